@@ -1,0 +1,174 @@
+//! Owns what a stage may know of its surroundings while it runs: the record, the seed, its raw files, how many threads
+//! it may use, and where to report progress. None of it but record, seed and files may change the result.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use crate::{error::StageError, kind::MetricPoint, record::RecordId};
+
+/// One raw file of a source's record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SourceFile {
+    /// The name that enters the key, for example `100.dat`.
+    pub name: String,
+    /// Where it lies on this machine; never part of a key.
+    pub path: PathBuf,
+}
+
+/// One record that a source stage can give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceRecord {
+    /// The record.
+    pub record: RecordId,
+    /// The files that it is read from; empty for a source that computes its records.
+    pub files: Vec<SourceFile>,
+}
+
+/// What a source stage may use to list its records.
+pub struct SourceContext<'a> {
+    /// The project's `data` folder.
+    pub data_folder: PathBuf,
+    /// `$ECGPIPE_DATA`, a folder of databases shared between projects.
+    pub shared_data: Option<PathBuf>,
+    /// Never use the network.
+    pub offline: bool,
+    /// Where progress (a download) and notes go.
+    pub events: &'a (dyn Fn(StageEvent) + Sync),
+}
+
+/// What a stage tells while it works. None of it is part of a result.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StageEvent {
+    /// So much of so much is done.
+    Progress {
+        /// Done so far.
+        done: u64,
+        /// Out of.
+        total: u64,
+        /// Of what, for example `epochs` or `bytes`.
+        unit: &'static str,
+    },
+    /// A metric as soon as it is known.
+    Metric(MetricPoint),
+    /// Something worth a line.
+    Note(String),
+    /// Something that the user should look at. It is stored with the result and shown again when the result is reused.
+    Warning(String),
+}
+
+/// The surroundings of one run of one stage.
+pub struct Context<'a> {
+    record: Option<&'a RecordId>,
+    seed: Option<u64>,
+    files: &'a [SourceFile],
+    threads: usize,
+    cancel: &'a AtomicBool,
+    events: &'a (dyn Fn(StageEvent) + Sync),
+}
+
+/// The run was asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("stopped on request")]
+pub struct Cancelled;
+
+impl From<Cancelled> for StageError {
+    fn from(_: Cancelled) -> Self {
+        Self { cancelled: true, ..Self::new("stopped on request") }
+    }
+}
+
+impl<'a> Context<'a> {
+    /// A context that reports nothing and is never cancelled by anybody but the holder of `cancel`.
+    pub fn new(cancel: &'a AtomicBool, events: &'a (dyn Fn(StageEvent) + Sync)) -> Self {
+        Self { record: None, seed: None, files: &[], threads: 1, cancel, events }
+    }
+
+    /// Sets the record at hand.
+    #[must_use]
+    pub fn with_record(self, record: Option<&'a RecordId>) -> Self {
+        Self { record, ..self }
+    }
+
+    /// Sets the seed of a stage that declares [`crate::Stage::SEEDED`].
+    #[must_use]
+    pub fn with_seed(self, seed: Option<u64>) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// Sets the raw files of a source's record.
+    #[must_use]
+    pub fn with_files(self, files: &'a [SourceFile]) -> Self {
+        Self { files, ..self }
+    }
+
+    /// Sets how many threads the stage may use; it must not change the result.
+    #[must_use]
+    pub fn with_threads(self, threads: usize) -> Self {
+        Self { threads: threads.max(1), ..self }
+    }
+
+    /// The record at hand, for a stage that runs once per record.
+    ///
+    /// # Errors
+    /// If the stage does not run per record: a defect of the stage.
+    pub fn record(&self) -> Result<&'a RecordId, StageError> {
+        self.record.ok_or_else(|| StageError::new("the stage asked for its record, but it does not run per record"))
+    }
+
+    /// The seed for all randomness of this job. It depends on the pipeline's seed, the stage and the record.
+    ///
+    /// # Errors
+    /// If the stage does not declare [`crate::Stage::SEEDED`]: its key would not hold the seed.
+    pub fn seed(&self) -> Result<u64, StageError> {
+        self.seed.ok_or_else(|| StageError::new("the stage draws random numbers but is not declared SEEDED"))
+    }
+
+    /// The raw files of this record, in the order in which the source listed them.
+    #[must_use]
+    pub fn files(&self) -> &'a [SourceFile] {
+        self.files
+    }
+
+    /// How many threads the stage may use.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// To be called now and then by a stage that works for seconds.
+    ///
+    /// # Errors
+    /// [`Cancelled`] once the user asked to stop; give it back with `?`.
+    pub fn check_cancelled(&self) -> Result<(), Cancelled> {
+        if self.is_cancelled() { Err(Cancelled) } else { Ok(()) }
+    }
+
+    /// Whether the user asked to stop.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
+    /// Reports progress.
+    pub fn progress(&self, done: u64, total: u64, unit: &'static str) {
+        (self.events)(StageEvent::Progress { done, total, unit });
+    }
+
+    /// Reports a metric while the stage still works; it must also be in an output of kind `metrics`, since a reused
+    /// result reports only those.
+    pub fn metric(&self, key: impl Into<String>, step: i64, value: f64) {
+        (self.events)(StageEvent::Metric(MetricPoint { key: key.into(), step, value }));
+    }
+
+    /// Says something worth a line.
+    pub fn note(&self, text: impl Into<String>) {
+        (self.events)(StageEvent::Note(text.into()));
+    }
+
+    /// Warns; see [`StageEvent::Warning`].
+    pub fn warn(&self, text: impl Into<String>) {
+        (self.events)(StageEvent::Warning(text.into()));
+    }
+}

@@ -1,0 +1,71 @@
+//! The kinds of artifacts, one module each: the in-memory type, its Parquet schema, units and metadata.
+//!
+//! | kind | holds |
+//! |---|---|
+//! | `raw_record` | the WFDB files of one record, as bytes |
+//! | `signals` | the samples of one record, per lead, in ADC units with their gain |
+//! | `annotations` | all reference annotations of one record |
+//! | `beats` | R-peak positions of one record, with reference labels where known |
+//! | `windows` | one stretch of signal a beat, in mV |
+//! | `normalised_windows` | the same scaled to [0, 1], with the scale kept beside it |
+//! | `features` | named numbers a beat |
+//! | `split` | which beat is for training, validation or test |
+//! | `model` | named tensors of a trained model |
+//! | `onnx` | an ONNX file |
+//! | `predictions` | class probabilities a beat |
+//! | `confusion` | confusion counts, per record and view |
+//! | `metrics` | named numbers over steps |
+//! | `files` | a bundle of files to publish: figures, reports, samples |
+
+mod annotations;
+mod beats;
+mod confusion;
+mod features;
+mod files;
+mod metrics;
+mod model;
+mod onnx;
+mod predictions;
+mod signals;
+mod split;
+mod windows;
+
+pub use annotations::{Annotation, Annotations};
+pub use beats::{Beat, Beats, PeakSource};
+pub use confusion::{Confusion, ConfusionRow};
+pub use features::Features;
+pub use files::{Files, RawRecord};
+pub use metrics::Metrics;
+pub use model::{Model, Tensor};
+pub use onnx::{Onnx, OnnxMetadataError};
+pub use predictions::Predictions;
+pub use signals::{INVALID_SAMPLE, Lead, Signals};
+pub use split::{Leak, Part, Split, SplitRow};
+pub use windows::{NormalisedWindows, Windows};
+
+use crate::{
+    kind::{Kind, KindError},
+    table::TableError,
+};
+
+fn table_error<K: Kind>(source: TableError) -> KindError {
+    KindError::Table { kind: K::NAME, source }
+}
+
+/// Fails unless every column has `expected` entries.
+fn check_lengths<K: Kind>(expected: usize, columns: &[(&str, usize)]) -> Result<(), KindError> {
+    match columns.iter().find(|(_, found)| *found != expected) {
+        None => Ok(()),
+        Some((name, found)) => Err(KindError::Invalid {
+            kind: K::NAME,
+            message: format!("column `{name}` has {found} entries, expected {expected}"),
+        }),
+    }
+}
+
+#[cfg(test)]
+fn check_round_trip<K: Kind + PartialEq + std::fmt::Debug>(value: &K) {
+    let bytes = bytes::Bytes::from(value.encode().expect("a valid value"));
+    assert_eq!(&K::decode(&bytes).expect("its own bytes"), value);
+    assert_eq!(K::decode(&bytes).expect("its own bytes").encode().expect("a valid value"), bytes);
+}
