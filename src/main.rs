@@ -1,1 +1,46 @@
-fn main() {}
+//! The only wiring: which stages there are, and what `infer` is.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ecgpipe::{
+    cli::Cli,
+    commands::{Wiring, dispatch},
+};
+use ecgpipe_sdk::Registry;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut registry = Registry::new();
+    ecgpipe_stages::register(&mut registry);
+    dispatch(cli, &Wiring { registry, infer: infer::infer })
+}
+
+mod infer {
+    //! `ecgpipe infer`: from the command line's types to those of the stages.
+
+    use std::path::Path;
+
+    use ecgpipe::{
+        cli::{FindingsFormat, Infer},
+        commands::{Exit, Failure},
+    };
+    use ecgpipe_stages::infer::{Format, Request, run};
+
+    pub(super) fn infer(args: &Infer) -> Result<String, Failure> {
+        let format = match args.format {
+            FindingsFormat::Text => Format::Text,
+            FindingsFormat::Json => Format::Json,
+            FindingsFormat::Csv => Format::Csv,
+        };
+        let request = Request {
+            input: &args.input,
+            model: &args.model,
+            lead: args.lead.as_deref(),
+            format,
+            data_folder: Path::new("data"),
+            offline: args.offline,
+        };
+        run(&request).map_err(|error| Failure { message: error.to_string(), help: error.help, exit: Exit::Environment })
+    }
+}

@@ -2,7 +2,7 @@
 //! it may use, and where to report progress. None of it but record, seed and files may change the result.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -64,6 +64,8 @@ pub struct Context<'a> {
     seed: Option<u64>,
     files: &'a [SourceFile],
     threads: usize,
+    data_folder: &'a Path,
+    offline: bool,
     cancel: &'a AtomicBool,
     events: &'a (dyn Fn(StageEvent) + Sync),
 }
@@ -82,7 +84,8 @@ impl From<Cancelled> for StageError {
 impl<'a> Context<'a> {
     /// A context that reports nothing and is never cancelled by anybody but the holder of `cancel`.
     pub fn new(cancel: &'a AtomicBool, events: &'a (dyn Fn(StageEvent) + Sync)) -> Self {
-        Self { record: None, seed: None, files: &[], threads: 1, cancel, events }
+        let data_folder = Path::new("data");
+        Self { record: None, seed: None, files: &[], threads: 1, data_folder, offline: true, cancel, events }
     }
 
     /// Sets the record at hand.
@@ -107,6 +110,12 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn with_threads(self, threads: usize) -> Self {
         Self { threads: threads.max(1), ..self }
+    }
+
+    /// Sets where the project keeps its data, and whether the network may be used; neither may change the result.
+    #[must_use]
+    pub fn with_surroundings(self, data_folder: &'a Path, offline: bool) -> Self {
+        Self { data_folder, offline, ..self }
     }
 
     /// The record at hand, for a stage that runs once per record.
@@ -135,6 +144,18 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// The project's `data` folder, for tools that a stage keeps on this machine (a native library); never for inputs.
+    #[must_use]
+    pub fn data_folder(&self) -> &'a Path {
+        self.data_folder
+    }
+
+    /// Whether the network must not be used.
+    #[must_use]
+    pub fn offline(&self) -> bool {
+        self.offline
     }
 
     /// To be called now and then by a stage that works for seconds.

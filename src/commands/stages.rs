@@ -1,0 +1,27 @@
+//! `ecgpipe stages`: the catalogue.
+
+use super::{Exit, Failure, Wiring, print, print_json, table};
+use crate::{cli::Stages, diagnostic::nearest, schema};
+
+pub(super) fn stages(args: &Stages, wiring: &Wiring) -> Result<Exit, Failure> {
+    let registry = &wiring.registry;
+    if args.schema {
+        print_json(&schema::pipeline_schema(registry));
+    } else if args.catalogue {
+        print(&schema::stage_catalogue(registry));
+    } else if let Some(name) = &args.name {
+        let Some(stage) = registry.get(name) else {
+            let known: Vec<&str> = registry.iter().map(|stage| stage.spec().name).collect();
+            let failure = Failure::usage(format!("there is no stage `{name}`"));
+            let help = nearest(name, known.iter().copied())
+                .map_or_else(|| format!("the stages are {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
+            return Err(failure.help(help));
+        };
+        print(&schema::stage_entry(stage.spec()));
+    } else {
+        let rows: Vec<Vec<String>> =
+            registry.iter().map(|stage| vec![stage.spec().name.to_owned(), stage.spec().summary.to_owned()]).collect();
+        print(&table(&rows));
+    }
+    Ok(Exit::Success)
+}

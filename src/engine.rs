@@ -1,0 +1,534 @@
+//! Owns the loop of a run: plan -> jobs -> keys -> store or worker -> events.
+//!
+//! One thread coordinates: it asks the schedule what may run, makes the key as soon as all inputs are known, and looks it up.
+//! Hits cost no thread. Misses go to workers, which are started only when there is a first miss.
+//!
+//! Invariant: what a run leaves in the store is a function of the plan and the raw inputs, whatever the number of workers
+//! (guarded by `tests/engine.rs`).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+};
+
+use ecgpipe_sdk::{RecordId, Registry, StageError};
+
+use crate::{
+    digest::{Digest, Key, KeyField},
+    event::{Counts, Event, JobName, RunStatus},
+    expand::{Expansion, ExpandError, Surroundings, expand},
+    explain::{Why, why},
+    hot::HotArtifacts,
+    job::{Job, JobInput, Outcome, RawFile, Worker, execute, output_digests},
+    key::job_key,
+    plan::Plan,
+    schedule::{End, JobId, Schedule},
+    store::{Lookup, Manifest, OutputName, OutputRef, StatCache, StatCacheError, Store, StoreError},
+};
+
+/// What to run and how.
+pub struct Request<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The stages.
+    pub registry: &'a Registry,
+    /// The cache.
+    pub store: &'a Store,
+    /// Where sources look.
+    pub surroundings: &'a Surroundings,
+    /// The nodes that take part: [`Plan::select`].
+    pub selected: BTreeSet<usize>,
+    /// Nodes whose results are computed even if the store has them.
+    pub force: BTreeSet<usize>,
+    /// How many jobs run at once.
+    pub jobs: usize,
+    /// After a failure, go on with what does not depend on it.
+    pub keep_going: bool,
+    /// Only say what would be computed.
+    pub dry_run: bool,
+    /// Keys of an earlier run by job: what a miss is explained against.
+    pub previous: &'a BTreeMap<JobName, Key>,
+    /// Set when the user asks to stop.
+    pub cancel: &'a AtomicBool,
+    /// Who listens.
+    pub events: &'a (dyn Fn(Event) + Sync),
+}
+
+/// What a run left behind.
+#[derive(Debug)]
+pub struct RunReport {
+    /// How it ended.
+    pub status: RunStatus,
+    /// The sums.
+    pub counts: Counts,
+    /// Every job whose key became known.
+    pub jobs: Vec<JobReport>,
+    /// The records and raw files behind the run.
+    pub expansion: Expansion,
+    /// Digests of the raw files: record, file name, digest; by source node.
+    pub raw: BTreeMap<usize, BTreeMap<RecordId, BTreeMap<String, Digest>>>,
+}
+
+/// One job of a finished run.
+#[derive(Clone, Debug)]
+pub struct JobReport {
+    /// The job.
+    pub name: JobName,
+    /// Its node.
+    pub node_idx: usize,
+    /// Its key.
+    pub key: Key,
+    /// Why it was computed; `None` for a hit.
+    pub why: Option<Why>,
+    /// Its outputs; empty if it failed or was not run.
+    pub outputs: BTreeMap<OutputName, OutputRef>,
+}
+
+/// Why a run could not start or go on: never the failure of a stage, which is part of the report.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Some sources cannot list their records.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Expand(Vec<ExpandError>),
+    /// The store does not work.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A raw file cannot be read.
+    #[error("failed to {0}")]
+    Raw(#[from] StatCacheError),
+    /// A defect of the program.
+    #[error("defect: {0}")]
+    Defect(String),
+}
+
+/// Runs a plan.
+///
+/// # Errors
+/// If the run cannot start, or the store fails. A stage's failure is no error: see [`RunReport::status`].
+pub fn run(request: &Request<'_>) -> Result<RunReport, EngineError> {
+    let expansion =
+        expand(request.plan, request.registry, &request.selected, request.surroundings, request.events)
+            .map_err(EngineError::Expand)?;
+    let stat_cache = StatCache::open(&request.store.stat_cache_path());
+    let raw_files = digest_sources(&expansion, &stat_cache)?;
+    announce(request, &expansion);
+    let schedule = Schedule::new(&expansion.shapes, &request.selected);
+    let mut coordinator = Coordinator {
+        request,
+        expansion: &expansion,
+        stat_cache: &stat_cache,
+        raw_files: &raw_files,
+        hot: HotArtifacts::default(),
+        schedule,
+        done: BTreeMap::new(),
+        lost: BTreeSet::new(),
+        reports: BTreeMap::new(),
+        counts: Counts::default(),
+        stopping: false,
+    };
+    coordinator.run()?;
+    let Coordinator { reports, mut counts, schedule, .. } = coordinator;
+    let cancelled = request.cancel.load(Ordering::Relaxed);
+    let open = schedule.open_jobs();
+    for &job in &open {
+        (request.events)(Event::Skipped { job: job_name(request.plan, &expansion, job) });
+    }
+    counts.skipped += open.len();
+    request.store.flush()?;
+    if !request.store.is_read_only() {
+        stat_cache.save()?;
+    }
+    let status = if counts.failed > 0 {
+        RunStatus::Failed
+    } else if cancelled {
+        RunStatus::Cancelled
+    } else {
+        RunStatus::Finished
+    };
+    let raw = raw_digests(&raw_files);
+    Ok(RunReport { status, counts, jobs: reports.into_values().collect(), expansion, raw })
+}
+
+type RawFiles = BTreeMap<usize, BTreeMap<RecordId, Vec<RawFile>>>;
+
+fn digest_sources(expansion: &Expansion, stat_cache: &StatCache) -> Result<RawFiles, EngineError> {
+    let mut raw_files = RawFiles::new();
+    for (&node_idx, listed) in &expansion.sources {
+        let records = raw_files.entry(node_idx).or_default();
+        for source in listed {
+            let mut files = Vec::with_capacity(source.files.len());
+            for file in &source.files {
+                files.push(RawFile { file: file.clone(), state: stat_cache.digest_file(&file.path)? });
+            }
+            records.insert(source.record.clone(), files);
+        }
+    }
+    Ok(raw_files)
+}
+
+fn raw_digests(raw_files: &RawFiles) -> BTreeMap<usize, BTreeMap<RecordId, BTreeMap<String, Digest>>> {
+    let digests = |files: &Vec<RawFile>| files.iter().map(|raw| (raw.file.name.clone(), raw.state.digest)).collect();
+    let of_node = |records: &BTreeMap<RecordId, Vec<RawFile>>| {
+        records.iter().map(|(record, files)| (record.clone(), digests(files))).collect()
+    };
+    raw_files.iter().map(|(&node_idx, records)| (node_idx, of_node(records))).collect()
+}
+
+fn announce(request: &Request<'_>, expansion: &Expansion) {
+    let selected = || request.plan.nodes().iter().enumerate().filter(|(idx, _)| request.selected.contains(idx));
+    let jobs = selected().map(|(idx, node)| (node.name.clone(), expansion.shapes[idx].job_n)).collect();
+    let order = selected().map(|(_, node)| node.name.clone()).collect();
+    (request.events)(Event::Planned { jobs, order });
+}
+
+fn job_name(plan: &Plan, expansion: &Expansion, job: JobId) -> JobName {
+    let node = &plan.nodes()[job.node_idx];
+    let record = node.per_record.then(|| expansion.records[job.node_idx][job.record_idx].clone());
+    JobName { node: node.name.clone(), record }
+}
+
+struct Task {
+    id: JobId,
+    job: Job,
+    key: Key,
+    fields: Vec<KeyField>,
+    threads: usize,
+}
+
+struct Coordinator<'a> {
+    request: &'a Request<'a>,
+    expansion: &'a Expansion,
+    stat_cache: &'a StatCache,
+    raw_files: &'a RawFiles,
+    hot: HotArtifacts,
+    schedule: Schedule,
+    done: BTreeMap<JobId, BTreeMap<OutputName, OutputRef>>,
+    /// Jobs that are computed again because their outputs were lost.
+    lost: BTreeSet<JobId>,
+    reports: BTreeMap<JobId, JobReport>,
+    counts: Counts,
+    stopping: bool,
+}
+
+/// How often a job may lose an input before it counts as failed: a store that eats its blobs must not loop for ever.
+const MAX_LOSSES: usize = 3;
+
+impl Coordinator<'_> {
+    fn run(&mut self) -> Result<(), EngineError> {
+        let (request, stat_cache) = (self.request, self.stat_cache);
+        let hot = std::mem::take(&mut self.hot);
+        let hot = Arc::new(hot);
+        let (task_sender, task_receiver) = mpsc::channel::<Task>();
+        let task_receiver = Mutex::new(task_receiver);
+        let (outcome_sender, outcome_receiver) = mpsc::channel::<(JobId, Outcome)>();
+        let work = |outcome_sender: mpsc::Sender<(JobId, Outcome)>| {
+            loop {
+                let next = task_receiver.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
+                let Ok(Task { id, job, key, fields, threads }) = next else { break };
+                let stage = request.registry.get(&job.stage).expect("a plan names registered stages only");
+                let worker = Worker {
+                    store: request.store,
+                    stat_cache,
+                    hot: &hot,
+                    cancel: request.cancel,
+                    events: request.events,
+                    threads,
+                    force: request.force.contains(&id.node_idx),
+                    surroundings: request.surroundings,
+                };
+                let outcome = execute(&job, stage, &key, fields, &worker);
+                for digest in input_digests(&job) {
+                    hot.release(digest);
+                }
+                drop(job);
+                if outcome_sender.send((id, outcome)).is_err() {
+                    break;
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            // Dropped at the end of this closure, whatever the way out, so that the workers end.
+            let task_sender = task_sender;
+            let mut worker_n = 0;
+            let mut running: BTreeMap<JobId, bool> = BTreeMap::new();
+            let mut losses: BTreeMap<JobId, usize> = BTreeMap::new();
+            let mut held_back: Option<Task> = None;
+            loop {
+                let exclusive_running = running.values().any(|&exclusive| exclusive);
+                if !exclusive_running && held_back.is_some() && running.is_empty() {
+                    let task = held_back.take().expect("checked above");
+                    running.insert(task.id, true);
+                    task_sender.send(task).map_err(|_| EngineError::Defect("the workers are gone".to_owned()))?;
+                }
+                let free = !exclusive_running && held_back.is_none() && running.len() < request.jobs;
+                let stop = self.stopping || request.cancel.load(Ordering::Relaxed);
+                if free && !stop {
+                    if let Some(id) = self.schedule.next_job() {
+                        let Some(task) = self.prepare(id, &hot)? else { continue };
+                        if worker_n < request.jobs {
+                            let sender = outcome_sender.clone();
+                            scope.spawn(|| work(sender));
+                            worker_n += 1;
+                        }
+                        if self.is_exclusive(id) && !running.is_empty() {
+                            held_back = Some(task);
+                            continue;
+                        }
+                        running.insert(id, self.is_exclusive(id));
+                        task_sender.send(task).map_err(|_| EngineError::Defect("the workers are gone".to_owned()))?;
+                        continue;
+                    }
+                }
+                if stop {
+                    held_back = None;
+                }
+                if running.is_empty() && held_back.is_none() {
+                    return Ok(());
+                }
+                let (id, outcome) =
+                    outcome_receiver.recv().map_err(|_| EngineError::Defect("the workers are gone".to_owned()))?;
+                running.remove(&id);
+                match outcome {
+                    Outcome::Computed(manifest) => {
+                        self.counts.computed += 1;
+                        (request.events)(Event::Computed {
+                            job: self.name(id),
+                            key: manifest.key,
+                            outputs: output_digests(&manifest),
+                            wall_ms: manifest.wall_ms,
+                            cpu_ms: manifest.cpu_ms,
+                            bytes: manifest.outputs.values().map(|output| output.size).sum(),
+                        });
+                        self.finish(id, manifest, &hot);
+                    }
+                    Outcome::Found(manifest) => {
+                        self.hit(id, manifest, &hot)?;
+                    }
+                    Outcome::LostInputs { inputs, messages } => {
+                        for text in messages {
+                            let text = format!("{text}; it is computed again");
+                            (request.events)(Event::Warning { job: Some(self.name(id)), text });
+                        }
+                        let lost_n = losses.entry(id).or_default();
+                        *lost_n += 1;
+                        if *lost_n > MAX_LOSSES {
+                            let error = StageError::new("its inputs were lost again and again");
+                            self.fail(id, &error.help("check the disk; `ecgpipe cache verify` tells what is damaged"));
+                        } else {
+                            self.reopen(id, &inputs);
+                        }
+                    }
+                    Outcome::Failed(error) => self.fail(id, &error),
+                }
+            }
+        })
+    }
+
+    /// Makes the key of a job and looks it up: a task if it has to be computed.
+    fn prepare(&mut self, id: JobId, hot: &HotArtifacts) -> Result<Option<Task>, EngineError> {
+        let request = self.request;
+        let job = self.job(id);
+        let stage = request.registry.get(&job.stage).expect("a plan names registered stages only");
+        let (key, fields) = job_key(&job, stage.spec()).map_err(|error| EngineError::Defect(error.to_string()))?;
+        let forced = request.force.contains(&id.node_idx) || self.lost.contains(&id);
+        let mut reason = None;
+        if !forced {
+            match request.store.lookup(&key)? {
+                Lookup::Hit(manifest) => {
+                    self.hit(id, manifest, hot)?;
+                    for digest in input_digests(&job) {
+                        hot.release(digest);
+                    }
+                    return Ok(None);
+                }
+                Lookup::Miss(miss) => {
+                    if miss.is_warning() {
+                        (request.events)(Event::Warning { job: Some(job.name.clone()), text: miss.to_string() });
+                        reason = Some(Why::Damaged { message: miss.to_string() });
+                    }
+                }
+            }
+        }
+        let previous = request.previous.get(&job.name).filter(|previous| **previous != key);
+        let earlier = previous.and_then(|previous| request.store.lookup(previous).ok()?.hit());
+        let why = match reason {
+            Some(reason) => reason,
+            None if self.lost.contains(&id) => Why::Lost,
+            None if forced => Why::Forced,
+            None => why(&fields, earlier.as_ref().map(|manifest| manifest.fields.as_slice()), request.previous.get(&job.name) == Some(&key)),
+        };
+        (request.events)(Event::Miss { job: job.name.clone(), key: Some(key), why: why.to_string() });
+        let report = JobReport { name: job.name.clone(), node_idx: id.node_idx, key, why: Some(why), outputs: BTreeMap::new() };
+        self.reports.insert(id, report);
+        if request.dry_run {
+            self.counts.skipped += 1;
+            for dependent in self.schedule.finish(id, End::Failed) {
+                self.counts.skipped += 1;
+                let why = "an input will be computed first".to_owned();
+                (request.events)(Event::Miss { job: self.name(dependent), key: None, why });
+            }
+            return Ok(None);
+        }
+        let threads = if self.is_exclusive(id) { request.jobs } else { 1 };
+        Ok(Some(Task { id, job, key, fields, threads }))
+    }
+
+    fn job(&self, id: JobId) -> Job {
+        let node = &self.request.plan.nodes()[id.node_idx];
+        let stage = self.request.registry.get(&node.uses).expect("a plan names registered stages only");
+        let name = self.name(id);
+        let inputs = node.inputs.iter().map(|(port, edge)| {
+            let output = |job: JobId| self.done[&job][&OutputName::new(edge.port.as_str())].clone();
+            let upstream = &self.request.plan.nodes()[edge.node_idx];
+            let input = if edge.gather {
+                let records = self.expansion.records[edge.node_idx].iter().enumerate();
+                let outputs = records.map(|(record_idx, record)| {
+                    (record.clone(), output(JobId { node_idx: edge.node_idx, record_idx }))
+                });
+                JobInput::Many(outputs.collect())
+            } else {
+                let record_idx = if upstream.per_record { id.record_idx } else { 0 };
+                JobInput::Single(output(JobId { node_idx: edge.node_idx, record_idx }))
+            };
+            (port.clone(), input)
+        });
+        let files = name.record.as_ref().and_then(|record| self.raw_files.get(&id.node_idx)?.get(record));
+        Job {
+            stage: node.uses.clone(),
+            params: node.params.clone(),
+            seed: stage.spec().seeded.then_some(self.request.plan.seed()),
+            inputs: inputs.collect(),
+            files: files.cloned().unwrap_or_default(),
+            name,
+        }
+    }
+
+    fn hit(&mut self, id: JobId, manifest: Manifest, hot: &HotArtifacts) -> Result<(), EngineError> {
+        let request = self.request;
+        self.counts.hits += 1;
+        let job = self.name(id);
+        (request.events)(Event::Hit { job: job.clone(), key: manifest.key, outputs: output_digests(&manifest) });
+        for text in &manifest.warnings {
+            (request.events)(Event::Warning { job: Some(job.clone()), text: text.clone() });
+        }
+        if !request.dry_run {
+            self.replay_metrics(id, &manifest);
+        }
+        self.finish(id, manifest, hot);
+        Ok(())
+    }
+
+    /// Says the metrics of a reused result again, for the trackers of this run.
+    fn replay_metrics(&self, id: JobId, manifest: &Manifest) {
+        let node = &self.request.plan.nodes()[id.node_idx];
+        let stage = self.request.registry.get(&node.uses).expect("a plan names registered stages only");
+        for port in stage.spec().outputs.iter().filter(|port| port.kind.name == "metrics") {
+            let Some(output) = manifest.outputs.get(&OutputName::new(port.name)) else { continue };
+            let artifact = self.request.store.read(output).ok().and_then(|bytes| port.kind.decode(&bytes).ok());
+            match artifact {
+                Some(artifact) => {
+                    for point in port.kind.metrics(&artifact) {
+                        (self.request.events)(Event::Metric { job: self.name(id), point });
+                    }
+                }
+                None => {
+                    let text = format!("its metrics are damaged in the store; run again with `--force {}`", node.name);
+                    (self.request.events)(Event::Warning { job: Some(self.name(id)), text });
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self, id: JobId, manifest: Manifest, hot: &HotArtifacts) {
+        for (name, output) in &manifest.outputs {
+            hot.expect_readers(output.digest, self.reader_n(id, name.as_str()));
+        }
+        let report = self.reports.entry(id).or_insert_with(|| JobReport {
+            name: job_name(self.request.plan, self.expansion, id),
+            node_idx: id.node_idx,
+            key: manifest.key,
+            why: None,
+            outputs: BTreeMap::new(),
+        });
+        report.outputs = manifest.outputs.clone();
+        let before = self.done.insert(id, manifest.outputs.clone());
+        if before.is_some_and(|before| before != manifest.outputs) {
+            let text = "computing it again gave other bytes: the stage is not deterministic".to_owned();
+            (self.request.events)(Event::Warning { job: Some(self.name(id)), text });
+        }
+        self.lost.remove(&id);
+        self.schedule.finish(id, End::Done);
+    }
+
+    /// How many jobs of this run read an output.
+    fn reader_n(&self, id: JobId, port: &str) -> usize {
+        let plan = self.request.plan;
+        let readers = plan.nodes().iter().enumerate().filter(|(node_idx, _)| self.request.selected.contains(node_idx));
+        readers
+            .flat_map(|(node_idx, node)| node.inputs.values().map(move |edge| (node_idx, node, edge)))
+            .filter(|(_, _, edge)| edge.node_idx == id.node_idx && edge.port == port)
+            .map(|(node_idx, node, edge)| {
+                let broadcast = node.per_record && !edge.gather && !plan.nodes()[edge.node_idx].per_record;
+                if broadcast { self.expansion.records[node_idx].len() } else { 1 }
+            })
+            .sum()
+    }
+
+    fn reopen(&mut self, waiter: JobId, inputs: &[(String, Option<RecordId>)]) {
+        let node = &self.request.plan.nodes()[waiter.node_idx];
+        let lost: BTreeSet<JobId> = inputs
+            .iter()
+            .map(|(port, record)| {
+                let edge = &node.inputs[port];
+                let records = &self.expansion.records[edge.node_idx];
+                let record_idx = match record {
+                    Some(record) => records.iter().position(|known| known == record).unwrap_or(0),
+                    None if self.request.plan.nodes()[edge.node_idx].per_record => waiter.record_idx,
+                    None => 0,
+                };
+                JobId { node_idx: edge.node_idx, record_idx }
+            })
+            .collect();
+        self.schedule.reopen(&lost, waiter);
+        self.lost.extend(lost);
+    }
+
+    fn fail(&mut self, id: JobId, error: &StageError) {
+        let job = self.name(id);
+        if error.cancelled && self.request.cancel.load(Ordering::Relaxed) {
+            self.counts.skipped += 1;
+            (self.request.events)(Event::Skipped { job });
+        } else {
+            self.counts.failed += 1;
+            self.stopping = !self.request.keep_going;
+            let record = error.record.as_ref().filter(|record| job.record.as_ref() != Some(*record));
+            let text = record.map_or_else(|| error.message.clone(), |record| format!("record {record}: {}", error.message));
+            (self.request.events)(Event::Failed { job, error: text, help: error.help.clone() });
+        }
+        for dependent in self.schedule.finish(id, End::Failed) {
+            self.counts.skipped += 1;
+            (self.request.events)(Event::Skipped { job: self.name(dependent) });
+        }
+    }
+
+    fn is_exclusive(&self, id: JobId) -> bool {
+        let uses = &self.request.plan.nodes()[id.node_idx].uses;
+        self.request.registry.get(uses).is_some_and(|stage| stage.spec().exclusive)
+    }
+
+    fn name(&self, id: JobId) -> JobName {
+        job_name(self.request.plan, self.expansion, id)
+    }
+}
+
+fn input_digests(job: &Job) -> Vec<Digest> {
+    let digests = job.inputs.values().flat_map(|input| match input {
+        JobInput::Single(output) => vec![output.digest],
+        JobInput::Many(outputs) => outputs.values().map(|output| output.digest).collect(),
+    });
+    digests.collect()
+}

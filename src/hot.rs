@@ -1,0 +1,88 @@
+//! Owns the artifacts that are still in memory, so that a cold run does not read back what it has just written.
+//!
+//! Invariant: an artifact is found here only under the digest of its encoded bytes, so that a hot artifact and one that was
+//! read from the store are the same.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use ecgpipe_sdk::{Artifact, KindError, KindSpec};
+
+use crate::{
+    digest::Digest,
+    store::{OutputRef, ReadError, Store},
+};
+
+/// Encoded bytes of all artifacts that may be held; the artifacts themselves take up to five times as much.
+const CAPACITY_BYTES: u64 = 256 << 20;
+
+/// Artifacts by digest, each for as long as somebody will still read it.
+#[derive(Default)]
+pub struct HotArtifacts {
+    artifacts: DashMap<Digest, (Artifact, u64)>,
+    /// Jobs that will still read an output; only such outputs are held.
+    readers: DashMap<Digest, usize>,
+    held_bytes: AtomicU64,
+}
+
+/// Why an artifact could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The store does not have its bytes (any more).
+    #[error(transparent)]
+    Store(#[from] ReadError),
+    /// The bytes are right but do not decode.
+    #[error(transparent)]
+    Kind(#[from] KindError),
+}
+
+impl HotArtifacts {
+    /// Holds a fresh artifact if there is room.
+    pub fn keep(&self, output: &OutputRef, artifact: Artifact) {
+        if self.held_bytes.load(Ordering::Relaxed) + output.size <= CAPACITY_BYTES
+            && self.artifacts.insert(output.digest, (artifact, output.size)).is_none()
+        {
+            self.held_bytes.fetch_add(output.size, Ordering::Relaxed);
+        }
+    }
+
+    /// Says that `reader_n` more jobs will read an output.
+    pub fn expect_readers(&self, digest: Digest, reader_n: usize) {
+        *self.readers.entry(digest).or_insert(0) += reader_n;
+        if *self.readers.entry(digest).or_insert(0) == 0 {
+            self.drop_artifact(digest);
+        }
+    }
+
+    /// Says that a job has read an output for good; the last reader frees it.
+    pub fn release(&self, digest: Digest) {
+        let unread = self.readers.get_mut(&digest).map(|mut readers| {
+            *readers = readers.saturating_sub(1);
+            *readers == 0
+        });
+        if unread == Some(true) {
+            self.drop_artifact(digest);
+        }
+    }
+
+    /// An artifact from memory or, verified, from the store.
+    ///
+    /// # Errors
+    /// If the store has lost it, or its bytes are not of this kind.
+    pub fn load(&self, output: &OutputRef, kind: &KindSpec, store: &Store) -> Result<Artifact, LoadError> {
+        if let Some(held) = self.artifacts.get(&output.digest) {
+            return Ok(held.0.clone());
+        }
+        let artifact = kind.decode(&store.read(output)?)?;
+        if self.readers.get(&output.digest).is_some_and(|readers| *readers > 1) {
+            self.keep(output, artifact.clone());
+        }
+        Ok(artifact)
+    }
+
+    fn drop_artifact(&self, digest: Digest) {
+        if let Some((_, (_, size))) = self.artifacts.remove(&digest) {
+            self.held_bytes.fetch_sub(size, Ordering::Relaxed);
+        }
+    }
+}

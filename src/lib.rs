@@ -1,0 +1,50 @@
+//! The engine of `ecgpipe` and its command line.
+//!
+//! ```text
+//! YAML --pipeline--> Pipeline --plan(registry)--> Plan --expand--> jobs --schedule--> ready job
+//!                                                                                        |
+//!                                        hit <-- store::lookup <-- key <-----------------'
+//!                                        miss --> job::execute (worker) --> store::publish
+//!                        every step --> Event --> track: console, run folder, MLflow
+//! ```
+//!
+//! Who may import whom (`tests/tidy.rs` enforces it):
+//!
+//! | module | may use |
+//! |---|---|
+//! | `digest`, `schedule`, `diagnostic`, `git` | nothing of ours |
+//! | `event`, `explain` | `digest` |
+//! | `store` | `digest` |
+//! | `pipeline` | `diagnostic` |
+//! | `plan`, `schema`, `graph` | `pipeline`, `diagnostic` |
+//! | `hot` | `digest`, `store` |
+//! | `job`, `key` | each other, `hot`, `store`, `digest`, `event` |
+//! | `expand` | `plan`, `schedule`, `event` |
+//! | `publish` | `store`, `digest` |
+//! | `engine` | all of the above |
+//! | `track` | `event`, `digest`, `explain`, `git`, `pipeline` |
+//! | `cli` | nothing of ours |
+//! | `commands` | everything |
+//!
+//! Nothing here names a concrete stage: stages come in through [`ecgpipe_sdk::Registry`], filled by `main`.
+
+pub mod cli;
+pub mod commands;
+pub mod diagnostic;
+pub mod digest;
+pub mod engine;
+pub mod event;
+pub mod expand;
+pub mod explain;
+pub mod git;
+pub mod graph;
+pub mod hot;
+pub mod job;
+pub mod key;
+pub mod pipeline;
+pub mod plan;
+pub mod publish;
+pub mod schedule;
+pub mod schema;
+pub mod store;
+pub mod track;

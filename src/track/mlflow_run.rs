@@ -1,0 +1,169 @@
+//! Owns the translation of a run into what [`super::mlflow`] understands: parameters, metrics, dataset, files, the model.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    Listener,
+    mlflow::{
+        Dataset, GitState, LoggedModel, Registration, RunDescription, Sender, Settings, Spool, SpoolError, Status,
+        SyncReport, TensorSpec,
+    },
+    run_folder::{RunFile, now_ms},
+};
+use crate::{
+    digest::Digest,
+    event::{Event, RunStatus},
+    pipeline::Tracking,
+};
+
+/// The spool's folder inside a run folder.
+pub const SPOOL_FOLDER: &str = "mlflow";
+
+/// How long the end of a run waits for a server that is slow; the rest is for `ecgpipe mlflow sync`.
+const FINISH_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The spool of one run and, where a server is configured, the thread that empties it.
+pub struct MlflowRun {
+    spool: Arc<Spool>,
+    sender: Option<Sender>,
+    registered_model: Option<String>,
+}
+
+/// The raw data of a run, as MLflow's dataset input.
+pub struct DatasetFacts {
+    /// Name, for example `mitdb`.
+    pub name: String,
+    /// One digest over all raw files.
+    pub digest: Digest,
+    /// Where it is.
+    pub source: String,
+    /// Records.
+    pub record_n: u64,
+}
+
+impl MlflowRun {
+    /// Opens the spool in `run_folder` and, with `settings`, starts to send.
+    ///
+    /// # Errors
+    /// If the spool cannot be written.
+    pub fn start(
+        run_folder: &Path,
+        run: &RunFile,
+        tracking: &Tracking,
+        params: BTreeMap<String, String>,
+        repo_url: Option<String>,
+        settings: Option<Settings>,
+    ) -> Result<Self, SpoolError> {
+        let folder = run_folder.join(SPOOL_FOLDER);
+        let experiment = tracking.experiment.clone().unwrap_or_else(|| run.pipeline.clone());
+        let tags = BTreeMap::from([
+            ("ecgpipe.version".to_owned(), run.version.clone()),
+            ("ecgpipe.run_id".to_owned(), run.id.clone()),
+            ("ecgpipe.pipeline".to_owned(), run.pipeline.clone()),
+        ]);
+        let description = RunDescription {
+            run_uuid: run.uuid.clone(),
+            experiment,
+            run_name: run.id.clone(),
+            user: std::env::var("USER").unwrap_or_else(|_| "ecgpipe".to_owned()),
+            start_time_ms: run.started_ms,
+            source_name: run.file.clone(),
+            git: run.git.as_ref().map(|git| GitState {
+                commit: git.commit.clone(),
+                branch: Some(git.branch.clone()),
+                repo_url,
+                dirty: git.dirty,
+                diff_digest: None,
+            }),
+            note_markdown: None,
+            params,
+            tags,
+        };
+        let spool = Arc::new(Spool::create(&folder, &description)?);
+        let sender = settings.map(|settings| Sender::start(&folder, settings));
+        Ok(Self { spool, sender, registered_model: tracking.registered_model.clone() })
+    }
+
+    /// A listener that writes every metric into the spool.
+    #[must_use]
+    pub fn listener(&self) -> MetricSpooler {
+        MetricSpooler { spool: Arc::clone(&self.spool) }
+    }
+
+    /// Adds the dataset and the published files, says how the run ended, and waits a little for the server.
+    ///
+    /// # Errors
+    /// If the spool cannot be written.
+    pub fn end(
+        self,
+        status: RunStatus,
+        error: Option<String>,
+        dataset: Option<DatasetFacts>,
+        files: &[(String, PathBuf)],
+    ) -> Result<Option<SyncReport>, SpoolError> {
+        let dataset_name = dataset.as_ref().map(|facts| facts.name.clone());
+        if let Some(facts) = dataset {
+            self.spool.dataset(Dataset {
+                name: facts.name,
+                digest: facts.digest.short(),
+                context: "training".to_owned(),
+                source_uri: facts.source,
+                features: window_spec(),
+                targets: None,
+                row_n: facts.record_n,
+                counts: BTreeMap::from([("records".to_owned(), facts.record_n)]),
+            })?;
+        }
+        for (path_in_run, file) in files {
+            self.spool.artifact(path_in_run, file)?;
+        }
+        if let Some((_, onnx)) = files.iter().find(|(path, _)| path.ends_with(".onnx")) {
+            self.spool.model(LoggedModel {
+                name: onnx.file_stem().map_or_else(|| "model".to_owned(), |stem| stem.to_string_lossy().into_owned()),
+                onnx_file: onnx.clone(),
+                model_type: "classifier".to_owned(),
+                time_ms: now_ms(),
+                step: 0,
+                onnx_version: "1.20.0".to_owned(),
+                inputs: vec![window_spec()],
+                outputs: vec![TensorSpec { name: "probabilities".to_owned(), dtype: "float32".to_owned(), shape: vec![-1, 5] }],
+                input_example: None,
+                params: BTreeMap::new(),
+                tags: BTreeMap::new(),
+                metrics: ["test/accuracy", "test/macro_f1_nsvf"].map(str::to_owned).to_vec(),
+                evaluated_on: dataset_name,
+                registered_model: self.registered_model.map(|name| Registration { name, alias: None }),
+            })?;
+        }
+        let status = match status {
+            RunStatus::Finished => Status::Finished,
+            RunStatus::Failed => Status::Failed,
+            RunStatus::Cancelled => Status::Killed,
+        };
+        self.spool.end(status, now_ms(), error)?;
+        Ok(self.sender.map(|sender| sender.finish(FINISH_DEADLINE)))
+    }
+}
+
+fn window_spec() -> TensorSpec {
+    TensorSpec { name: "window".to_owned(), dtype: "float32".to_owned(), shape: vec![-1, 1, 187] }
+}
+
+/// Writes metrics into the spool as they come.
+pub struct MetricSpooler {
+    spool: Arc<Spool>,
+}
+
+impl Listener for MetricSpooler {
+    fn hear(&mut self, event: &Event) {
+        if let Event::Metric { point, .. } = event {
+            // A full disk must not stop the run; metrics.json and the artifacts hold the point as well.
+            let _ = self.spool.metric(&point.key, point.step, point.value, now_ms());
+        }
+    }
+}

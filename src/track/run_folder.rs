@@ -1,0 +1,356 @@
+//! Owns `runs/<id>/`: the record of a run, complete without any server.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `run.json` | who, what, when, how it ended; rewritten at the end |
+//! | `plan.json` | the checked pipeline with every parameter |
+//! | `events.jsonl` | everything that happened, appended as it happens, with times |
+//! | `params.json` | flattened parameters |
+//! | `metrics.json` | every metric point |
+//! | `jobs.json` | every job: key, why it ran, outputs by digest; these are the roots of the cache |
+//! | `sources.json` | digests of the raw files |
+//! | `mlflow/` | the spool for the tracking server |
+//!
+//! Times appear here and only here: never in an artifact.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use ecgpipe_sdk::MetricPoint;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::Listener;
+use crate::{
+    digest::{Digest, Key},
+    event::{Counts, Event, JobName, RunStatus},
+    explain::Why,
+    git::GitState,
+};
+
+/// `run.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunFile {
+    /// Version of this structure.
+    pub format: u32,
+    /// The run's name: the folder's.
+    pub id: String,
+    /// Unique across machines.
+    pub uuid: String,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The pipeline file as given.
+    pub file: String,
+    /// `--set` arguments as given.
+    pub sets: Vec<String>,
+    /// The seed.
+    pub seed: u64,
+    /// Version of ecgpipe.
+    pub version: String,
+    /// The state of the code, where the project is a git work tree.
+    pub git: Option<GitState>,
+    /// Start, milliseconds since 1970.
+    pub started_ms: i64,
+    /// End; `None` while it runs, or if it was killed.
+    pub ended_ms: Option<i64>,
+    /// How it ended.
+    pub status: Option<RunStatus>,
+    /// The sums.
+    pub counts: Option<Counts>,
+}
+
+/// One entry of `jobs.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobFile {
+    /// The job.
+    pub job: JobName,
+    /// The stage's type.
+    pub uses: String,
+    /// Its key.
+    pub key: Key,
+    /// Why it was computed; absent for a hit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Why>,
+    /// Digest a port; empty if it failed.
+    pub outputs: BTreeMap<String, Digest>,
+}
+
+/// The version of the files in a run folder.
+pub const FORMAT: u32 = 1;
+
+/// A run folder that does not say what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum RunFolderError {
+    /// The file system refuses.
+    #[error("failed to {action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A file is malformed.
+    #[error("{path} is malformed: {source}")]
+    Malformed {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// There is no such run.
+    #[error("there is no run `{name}` in {folder}; `ecgpipe runs list` shows them")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// Where it was looked for.
+        folder: PathBuf,
+    },
+}
+
+/// An open run folder; also a listener that appends to `events.jsonl`.
+pub struct RunFolder {
+    folder: PathBuf,
+    run: RunFile,
+}
+
+impl RunFolder {
+    /// Makes `runs/<id>/` with an id of time and pipeline name, and writes `run.json`.
+    ///
+    /// # Errors
+    /// If the folder cannot be written.
+    pub fn create(runs: &Path, mut run: RunFile) -> Result<Self, RunFolderError> {
+        fs::create_dir_all(runs).map_err(io("create", runs))?;
+        let stem = run.id.clone();
+        let folder = (1..)
+            .map(|attempt| if attempt == 1 { stem.clone() } else { format!("{stem}-{attempt}") })
+            .map(|id| runs.join(id))
+            .find_map(|folder| match fs::create_dir(&folder) {
+                Ok(()) => Some(Ok(folder)),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => None,
+                Err(error) => Some(Err(io("create", &folder)(error))),
+            })
+            .expect("the attempts do not end")?;
+        run.id = folder.file_name().expect("just joined").to_string_lossy().into_owned();
+        let run_folder = Self { folder, run };
+        run_folder.write("run.json", &run_folder.run)?;
+        Ok(run_folder)
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What stands in `run.json`.
+    #[must_use]
+    pub fn run(&self) -> &RunFile {
+        &self.run
+    }
+
+    /// Writes one of the JSON files.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, name: &str, value: &impl Serialize) -> Result<(), RunFolderError> {
+        let path = self.folder.join(name);
+        let json = serde_json::to_vec(value).expect("run files are plain data");
+        let temporary = self.folder.join(format!(".{name}.partial"));
+        fs::write(&temporary, json).map_err(io("write", &temporary))?;
+        fs::rename(&temporary, &path).map_err(io("write", &path))
+    }
+
+    /// Writes the end into `run.json`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn end(&mut self, status: RunStatus, counts: Counts) -> Result<(), RunFolderError> {
+        self.run.ended_ms = Some(now_ms());
+        self.run.status = Some(status);
+        self.run.counts = Some(counts);
+        self.write("run.json", &self.run)
+    }
+
+    /// A listener that appends every event to `events.jsonl`, and collects the metrics into `metrics.json`.
+    ///
+    /// # Errors
+    /// If the file cannot be made.
+    pub fn listener(&self) -> Result<EventLog, RunFolderError> {
+        let path = self.folder.join("events.jsonl");
+        let file = File::create(&path).map_err(io("create", &path))?;
+        Ok(EventLog { file: BufWriter::new(file) })
+    }
+}
+
+/// Appends events to `events.jsonl`.
+pub struct EventLog {
+    file: BufWriter<File>,
+}
+
+impl Listener for EventLog {
+    fn hear(&mut self, event: &Event) {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            at_ms: i64,
+            #[serde(flatten)]
+            event: &'a Event,
+        }
+        if matches!(event, Event::Progress { .. }) {
+            return;
+        }
+        // A full disk must not stop the run: the store reports it where it matters.
+        let _ = serde_json::to_writer(&mut self.file, &Line { at_ms: now_ms(), event });
+        let _ = self.file.write_all(b"\n");
+        // What was only found is not worth a system call each; what was done must survive a crash.
+        if !matches!(event, Event::Hit { .. } | Event::Metric { .. }) {
+            let _ = self.file.flush();
+        }
+    }
+}
+
+/// Collects metric points; the last of equals (same key and step) stays.
+#[derive(Clone, Default)]
+pub struct MetricLog(std::sync::Arc<std::sync::Mutex<BTreeMap<(String, i64), f64>>>);
+
+impl MetricLog {
+    /// The points, sorted by key and step.
+    #[must_use]
+    pub fn points(&self) -> Vec<MetricPoint> {
+        let points = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        points.iter().map(|((key, step), &value)| MetricPoint { key: key.clone(), step: *step, value }).collect()
+    }
+}
+
+impl Listener for MetricLog {
+    fn hear(&mut self, event: &Event) {
+        if let Event::Metric { point, .. } = event {
+            let mut points = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            points.insert((point.key.clone(), point.step), point.value);
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+#[must_use]
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64)
+}
+
+/// All runs under a folder, oldest first; folders without a readable `run.json` are left out.
+#[must_use]
+pub fn list(runs: &Path) -> Vec<(PathBuf, RunFile)> {
+    let folders = fs::read_dir(runs).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found: Vec<(PathBuf, RunFile)> =
+        folders.filter_map(|folder| Some((folder.clone(), read::<RunFile>(&folder, "run.json").ok()?))).collect();
+    found.sort_by(|a, b| (a.1.started_ms, &a.1.id).cmp(&(b.1.started_ms, &b.1.id)));
+    found
+}
+
+/// A run by its id, a unique beginning of it, or `latest`.
+///
+/// # Errors
+/// If there is none.
+pub fn find(runs: &Path, name: &str) -> Result<(PathBuf, RunFile), RunFolderError> {
+    let mut all = list(runs);
+    let unknown = || RunFolderError::Unknown { name: name.to_owned(), folder: runs.to_owned() };
+    if name == "latest" {
+        return all.pop().ok_or_else(unknown);
+    }
+    if let Some(idx) = all.iter().position(|(_, run)| run.id == name || run.uuid == name) {
+        return Ok(all.swap_remove(idx));
+    }
+    let mut matching = all.into_iter().filter(|(_, run)| run.id.starts_with(name));
+    match (matching.next(), matching.next()) {
+        (Some(run), None) => Ok(run),
+        _ => Err(unknown()),
+    }
+}
+
+/// The keys of the latest run of a pipeline that got as far as writing them, by job.
+#[must_use]
+pub fn previous_keys(runs: &Path, pipeline: &str) -> BTreeMap<JobName, Key> {
+    // Ids begin with the time, so the newest folders come last; only they are opened.
+    let mut names: Vec<String> =
+        fs::read_dir(runs).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    for name in names.into_iter().rev() {
+        let folder = runs.join(name);
+        if read::<RunFile>(&folder, "run.json").is_ok_and(|run| run.pipeline == pipeline) {
+            if let Ok(jobs) = read::<Vec<JobFile>>(&folder, "jobs.json") {
+                return jobs.into_iter().map(|job| (job.job, job.key)).collect();
+            }
+        }
+    }
+    BTreeMap::new()
+}
+
+/// Reads one of the JSON files of a run folder.
+///
+/// # Errors
+/// If it is missing or malformed.
+pub fn read<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T, RunFolderError> {
+    let path = folder.join(name);
+    let bytes = fs::read(&path).map_err(io("read", &path))?;
+    serde_json::from_slice(&bytes).map_err(|source| RunFolderError::Malformed { path, source })
+}
+
+fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> RunFolderError {
+    let path = path.to_owned();
+    move |source| RunFolderError::Io { action, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(id: &str, started_ms: i64) -> RunFile {
+        RunFile {
+            format: FORMAT,
+            id: id.to_owned(),
+            uuid: format!("uuid-{id}"),
+            pipeline: "full".to_owned(),
+            file: "pipelines/full.yaml".to_owned(),
+            sets: Vec::new(),
+            seed: 1,
+            version: "0.1.0".to_owned(),
+            git: None,
+            started_ms,
+            ended_ms: None,
+            status: None,
+            counts: None,
+        }
+    }
+
+    #[test]
+    fn two_runs_of_one_second_get_two_folders_and_are_found() {
+        let runs = tempfile::tempdir().expect("a temporary folder");
+        let first = RunFolder::create(runs.path(), run("20260101-000000-full", 1)).expect("created");
+        let second = RunFolder::create(runs.path(), run("20260101-000000-full", 2)).expect("created");
+        assert_eq!(second.run().id, "20260101-000000-full-2");
+        assert_eq!(find(runs.path(), "latest").expect("found").1.id, second.run().id);
+        assert_eq!(find(runs.path(), &first.run().id).expect("found").1.started_ms, 1);
+        assert!(find(runs.path(), "2026").is_err(), "an ambiguous beginning");
+        assert!(find(runs.path(), "nothing").is_err());
+    }
+
+    #[test]
+    fn previous_keys_are_those_of_the_newest_run_of_the_pipeline() {
+        let runs = tempfile::tempdir().expect("a temporary folder");
+        let job = JobName { node: "split".to_owned(), record: None };
+        for (id, byte) in [("20260101-000001-full", 1), ("20260101-000002-full", 2)] {
+            let folder = RunFolder::create(runs.path(), run(id, byte.into())).expect("created");
+            let key = Key::from_bytes([byte; 32]);
+            let entry = JobFile { job: job.clone(), uses: "split".to_owned(), key, why: None, outputs: BTreeMap::new() };
+            folder.write("jobs.json", &vec![entry]).expect("written");
+        }
+        RunFolder::create(runs.path(), run("20260101-000003-full", 3)).expect("a run without jobs");
+        assert_eq!(previous_keys(runs.path(), "full")[&job], Key::from_bytes([2; 32]));
+        assert!(previous_keys(runs.path(), "other").is_empty());
+    }
+}

@@ -1,0 +1,316 @@
+//! The signal formats of signal(5): how one sample is laid out in a file. Knows nothing of headers or leads.
+//!
+//! A new format is one variant, its row in each `match` here, and nothing elsewhere.
+
+/// A signal format, named by its number in the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Format {
+    /// 0: a null signal, without a file.
+    Null,
+    /// 8: first differences, one byte a sample.
+    Difference8,
+    /// 16: two's complement, little-endian, two bytes a sample.
+    Fixed16,
+    /// 24: two's complement, little-endian, three bytes a sample.
+    Fixed24,
+    /// 32: two's complement, little-endian, four bytes a sample.
+    Fixed32,
+    /// 61: two's complement, big-endian, two bytes a sample.
+    BigEndian16,
+    /// 80: offset binary, one byte a sample.
+    Offset8,
+    /// 160: offset binary, little-endian, two bytes a sample.
+    Offset16,
+    /// 212: two 12-bit samples in three bytes.
+    Packed212,
+    /// 310: three 10-bit samples in four bytes.
+    Packed310,
+    /// 311: three 10-bit samples in four bytes, another packing.
+    Packed311,
+    /// 508: FLAC, 8 bits.
+    Flac8,
+    /// 516: FLAC, 16 bits.
+    Flac16,
+    /// 524: FLAC, 24 bits.
+    Flac24,
+}
+
+impl Format {
+    /// Every format of signal(5), in the order of their numbers.
+    pub const ALL: [Format; 14] = [
+        Format::Null,
+        Format::Difference8,
+        Format::Fixed16,
+        Format::Fixed24,
+        Format::Fixed32,
+        Format::BigEndian16,
+        Format::Offset8,
+        Format::Offset16,
+        Format::Packed212,
+        Format::Packed310,
+        Format::Packed311,
+        Format::Flac8,
+        Format::Flac16,
+        Format::Flac24,
+    ];
+
+    /// The number that names the format in a header, such as 212.
+    pub fn number(self) -> u32 {
+        match self {
+            Format::Null => 0,
+            Format::Difference8 => 8,
+            Format::Fixed16 => 16,
+            Format::Fixed24 => 24,
+            Format::Fixed32 => 32,
+            Format::BigEndian16 => 61,
+            Format::Offset8 => 80,
+            Format::Offset16 => 160,
+            Format::Packed212 => 212,
+            Format::Packed310 => 310,
+            Format::Packed311 => 311,
+            Format::Flac8 => 508,
+            Format::Flac16 => 516,
+            Format::Flac24 => 524,
+        }
+    }
+
+    /// The format of that number, if signal(5) has one.
+    pub fn from_number(number: u32) -> Option<Format> {
+        Format::ALL.into_iter().find(|format| format.number() == number)
+    }
+
+    /// Whether this crate reads and writes the format.
+    pub fn is_supported(self) -> bool {
+        self.layout().is_some()
+    }
+
+    /// The ADC resolution that header(5) assumes when the header gives none: 10 bits for differences, else 12.
+    pub(crate) fn default_adc_resolution_bits(self) -> u8 {
+        if self == Format::Difference8 { 10 } else { 12 }
+    }
+
+    /// How samples are stored; `None` for a format that is not supported.
+    pub(crate) fn layout(self) -> Option<Layout> {
+        match self {
+            Format::Offset8 => Some(Layout::Narrow { invalid_code: -(1 << 7), max_code: (1 << 7) - 1 }),
+            Format::Packed212 => Some(Layout::Narrow { invalid_code: -(1 << 11), max_code: (1 << 11) - 1 }),
+            Format::Fixed16 | Format::BigEndian16 | Format::Offset16 => {
+                Some(Layout::Narrow { invalid_code: i16::MIN, max_code: i16::MAX })
+            }
+            Format::Fixed24 => Some(Layout::Wide { invalid_code: -(1 << 23), max_code: (1 << 23) - 1 }),
+            Format::Fixed32 => Some(Layout::Wide { invalid_code: i32::MIN, max_code: i32::MAX }),
+            Format::Null
+            | Format::Difference8
+            | Format::Packed310
+            | Format::Packed311
+            | Format::Flac8
+            | Format::Flac16
+            | Format::Flac24 => None,
+        }
+    }
+
+    /// Bytes that `sample_n` samples take in a file, or `None` on overflow. Only for supported formats.
+    pub(crate) fn byte_n(self, sample_n: u64) -> Option<u64> {
+        match self {
+            Format::Offset8 => Some(sample_n),
+            Format::Packed212 => Some(sample_n.checked_mul(3)?.div_ceil(2)),
+            Format::Fixed24 => sample_n.checked_mul(3),
+            Format::Fixed32 => sample_n.checked_mul(4),
+            _ => sample_n.checked_mul(2),
+        }
+    }
+
+    /// Samples that fit into `byte_n` bytes, rounded down. Only for supported formats.
+    pub(crate) fn sample_n(self, byte_n: u64) -> u64 {
+        match self {
+            Format::Offset8 => byte_n,
+            // Whole triples first: `byte_n * 2` could overflow.
+            Format::Packed212 => byte_n / 3 * 2 + u64::from(byte_n % 3 == 2),
+            Format::Fixed24 => byte_n / 3,
+            Format::Fixed32 => byte_n / 4,
+            _ => byte_n / 2,
+        }
+    }
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.number())
+    }
+}
+
+/// Which integer holds a sample, and which codes mean something special.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Layout {
+    /// Samples fit into 16 bits.
+    Narrow { invalid_code: i16, max_code: i16 },
+    /// Samples need 32 bits.
+    Wide { invalid_code: i32, max_code: i32 },
+}
+
+/// Decodes the samples of `bytes` into `out`. A block of format 212 starts at a triple.
+///
+/// `bytes` holds exactly `out.len()` samples; the caller has checked that.
+pub(crate) fn decode_narrow(format: Format, bytes: &[u8], out: &mut [i16]) {
+    match format {
+        Format::Offset8 => {
+            for (sample, byte) in out.iter_mut().zip(bytes) {
+                *sample = i16::from(*byte) - 128;
+            }
+        }
+        Format::Packed212 => decode_212(bytes, out),
+        Format::BigEndian16 => {
+            for (sample, pair) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *sample = i16::from_be_bytes(*pair);
+            }
+        }
+        Format::Offset16 => {
+            for (sample, pair) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *sample = i16::from_le_bytes(*pair) ^ i16::MIN;
+            }
+        }
+        _ => {
+            for (sample, pair) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *sample = i16::from_le_bytes(*pair);
+            }
+        }
+    }
+}
+
+fn decode_212(bytes: &[u8], out: &mut [i16]) {
+    let (triples, byte_tail) = bytes.as_chunks::<3>();
+    let (pairs, sample_tail) = out.as_chunks_mut::<2>();
+    for (pair, [low, nibbles, high]) in pairs.iter_mut().zip(triples) {
+        // Each 12-bit code is put into the upper bits, so that the shift back extends its sign.
+        let nibbles = u16::from(*nibbles);
+        let first = (u16::from(*low) << 4) | (nibbles << 12);
+        let second = (u16::from(*high) << 4) | ((nibbles & 0xf0) << 8);
+        *pair = [first.cast_signed() >> 4, second.cast_signed() >> 4];
+    }
+    // An odd count ends with two bytes, or with a padded triple, which `byte_tail` then does not hold.
+    if let [sample] = sample_tail {
+        let (low, nibbles) = match byte_tail {
+            [low, nibbles] => (*low, *nibbles),
+            _ => triples.get(pairs.len()).map_or((0, 0), |[low, nibbles, _]| (*low, *nibbles)),
+        };
+        *sample = ((u16::from(low) << 4) | (u16::from(nibbles) << 12)).cast_signed() >> 4;
+    }
+}
+
+/// Like [`decode_narrow`], for the formats of more than 16 bits.
+pub(crate) fn decode_wide(format: Format, bytes: &[u8], out: &mut [i32]) {
+    match format {
+        Format::Fixed24 => {
+            for (sample, [low, middle, high]) in out.iter_mut().zip(bytes.as_chunks::<3>().0) {
+                *sample = i32::from_le_bytes([0, *low, *middle, *high]) >> 8;
+            }
+        }
+        _ => {
+            for (sample, quad) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *sample = i32::from_le_bytes(*quad);
+            }
+        }
+    }
+}
+
+/// Appends `codes` in the layout of `format`. Every code is in the format's range; the caller has checked that.
+///
+/// An odd count in format 212 ends with two bytes, as the C library and wfdb-python write it.
+pub(crate) fn encode(format: Format, codes: &[i32], out: &mut Vec<u8>) {
+    match format {
+        Format::Offset8 => out.extend(codes.iter().map(|code| (code + 128).to_le_bytes()[0])),
+        Format::Packed212 => {
+            for pair in codes.chunks(2) {
+                let [first_low, first_high, ..] = pair[0].to_le_bytes();
+                match pair.get(1) {
+                    Some(second) => {
+                        let [second_low, second_high, ..] = second.to_le_bytes();
+                        out.extend([first_low, (first_high & 0x0f) | (second_high << 4), second_low]);
+                    }
+                    None => out.extend([first_low, first_high & 0x0f]),
+                }
+            }
+        }
+        Format::Fixed24 => out.extend(codes.iter().flat_map(|code| {
+            let [low, middle, high, _] = code.to_le_bytes();
+            [low, middle, high]
+        })),
+        Format::Fixed32 => out.extend(codes.iter().flat_map(|code| code.to_le_bytes())),
+        _ => {
+            for code in codes {
+                let [low, high, ..] = code.to_le_bytes();
+                out.extend(match format {
+                    Format::BigEndian16 => [high, low],
+                    Format::Offset16 => [low, high ^ 0x80],
+                    _ => [low, high],
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_name_formats_both_ways() {
+        for format in Format::ALL {
+            assert_eq!(Format::from_number(format.number()), Some(format));
+        }
+        assert_eq!(Format::from_number(213), None);
+    }
+
+    #[test]
+    fn sizes_agree_both_ways() {
+        for format in Format::ALL.into_iter().filter(|format| format.is_supported()) {
+            for sample_n in 0..50 {
+                let byte_n = format.byte_n(sample_n).expect("small");
+                assert_eq!(format.sample_n(byte_n), sample_n, "format {format}");
+            }
+            assert!(format.sample_n(u64::MAX) > 0);
+        }
+        assert_eq!(Format::Fixed16.byte_n(u64::MAX), None);
+    }
+
+    /// The bit pattern of signal(5): the first sample's low byte, both high nibbles, the second sample's low byte.
+    #[test]
+    fn packs_two_samples_of_212_in_three_bytes() {
+        let mut bytes = Vec::new();
+        encode(Format::Packed212, &[0x123, -2, 5], &mut bytes);
+        assert_eq!(bytes, [0x23, 0xf1, 0xfe, 0x05, 0x00]);
+        let mut samples = [0; 3];
+        decode_narrow(Format::Packed212, &bytes, &mut samples);
+        assert_eq!(samples, [0x123, -2, 5]);
+    }
+
+    #[test]
+    fn each_format_keeps_its_extremes() {
+        for format in Format::ALL {
+            let codes: Vec<i32> = match format.layout() {
+                Some(Layout::Narrow { invalid_code, max_code }) => {
+                    [invalid_code, -1, 0, 1, max_code].map(i32::from).to_vec()
+                }
+                Some(Layout::Wide { invalid_code, max_code }) => vec![invalid_code, -1, 0, 1, max_code],
+                None => continue,
+            };
+            let mut bytes = Vec::new();
+            encode(format, &codes, &mut bytes);
+            assert_eq!(Some(bytes.len() as u64), format.byte_n(codes.len() as u64));
+            let decoded: Vec<i32> = match format.layout() {
+                Some(Layout::Narrow { .. }) => {
+                    let mut samples = vec![0; codes.len()];
+                    decode_narrow(format, &bytes, &mut samples);
+                    samples.into_iter().map(i32::from).collect()
+                }
+                _ => {
+                    let mut samples = vec![0; codes.len()];
+                    decode_wide(format, &bytes, &mut samples);
+                    samples
+                }
+            };
+            assert_eq!(decoded, codes, "format {format}");
+        }
+    }
+}
