@@ -612,19 +612,13 @@ stages:
               |
               = help: did you mean `high_hz`?
 
-            error: stage `peaks`: parameter `threshold`: unknown field `rate`, expected `level_mv`
-             --> p.yaml:9:18
+            error: stage `peaks`: `threshold` of `detect_peaks` has no parameter `level_mv`
+             --> p.yaml:9:48
               |
             9 |       threshold: {method: adaptive, rate: 0.5, level_mv: 2}
-              |                  ^
-
-            error: stage `peaks`: `threshold` of `detect_peaks` has no parameter `rate`
-             --> p.yaml:9:49
+              |                                                ^^^^^^^^
               |
-            9 |       threshold: {method: adaptive, rate: 0.5, level_mv: 2}
-              |                                                 ^^^^
-              |
-              = help: its parameters are `level_mv` and `method`
+              = help: its parameters are `method` and `rate`
 
             error: stage `split`: `split` has no parameter `a`
               --> p.yaml:10:57

@@ -1,0 +1,191 @@
+//! Joins a split with windows and features into the arrays that a model learns from.
+
+use ecgpipe_nn::{Beats, Samples};
+use ecgpipe_sdk::{All, Features, NormalisedWindows, Part, RecordId, Split, StageError};
+
+use crate::aami::AamiClass;
+
+/// The beats of one part of a split, in the order of records and beats.
+#[derive(Debug, Default)]
+pub struct Dataset {
+    /// `beat_n` rows of window samples in [0, 1].
+    pub windows: Vec<f32>,
+    /// `beat_n` rows of features; a row of NaN where a beat has none. `None` without features at all.
+    pub rhythm: Option<Vec<f32>>,
+    /// Class of each beat, as an index into [`AamiClass::ALL`].
+    pub labels: Vec<u8>,
+    /// Record and beat of each row.
+    pub places: Vec<(RecordId, i64)>,
+}
+
+impl Dataset {
+    /// The beats as a model takes them.
+    #[must_use]
+    pub fn beats(&self) -> Beats<'_> {
+        Beats { windows: &self.windows, rhythm: self.rhythm.as_deref() }
+    }
+
+    /// The beats with their classes.
+    #[must_use]
+    pub fn samples(&self) -> Samples<'_> {
+        Samples { beats: self.beats(), labels: &self.labels }
+    }
+
+    /// How many beats there are.
+    #[must_use]
+    pub fn beat_n(&self) -> usize {
+        self.labels.len()
+    }
+}
+
+/// The names of the features, which must be the same for all records; empty without features.
+///
+/// # Errors
+/// If two records have different features.
+pub fn feature_names(rhythm: Option<&All<Features>>) -> Result<Vec<String>, StageError> {
+    let Some(rhythm) = rhythm else { return Ok(Vec::new()) };
+    let mut names: Option<&Vec<String>> = None;
+    for (record, features) in rhythm.iter() {
+        if names.is_some_and(|names| *names != features.names) {
+            let message = format!("it has the features {:?}, other records have {:?}", features.names, names.unwrap_or(&Vec::new()));
+            return Err(StageError::new(message).record(record));
+        }
+        names = Some(&features.names);
+    }
+    Ok(names.cloned().unwrap_or_default())
+}
+
+/// The length of the windows, which must be the same for all records.
+///
+/// # Errors
+/// If two records have windows of different length, or there is no record.
+pub fn window_n(windows: &All<NormalisedWindows>) -> Result<usize, StageError> {
+    let mut lengths = windows.iter().map(|(record, windows)| (record, windows.windows.length_n));
+    let Some((_, length_n)) = lengths.next() else { return Err(StageError::new("there are no windows")) };
+    match lengths.find(|(_, other)| *other != length_n) {
+        None => Ok(length_n),
+        Some((record, other)) => {
+            Err(StageError::new(format!("its windows have {other} samples, others have {length_n}")).record(record))
+        }
+    }
+}
+
+/// The beats of `part` that have a window.
+///
+/// # Errors
+/// If the split names a record that has no windows, or a class that is not AAMI's.
+pub fn gather(
+    part: Part,
+    windows: &All<NormalisedWindows>,
+    rhythm: Option<&All<Features>>,
+    split: &Split,
+) -> Result<Dataset, StageError> {
+    let feature_n = feature_names(rhythm)?.len();
+    let mut dataset = Dataset { rhythm: rhythm.map(|_| Vec::new()), ..Dataset::default() };
+    for (record, rows) in split.beats_of(part) {
+        let missing = || StageError::new("the split names it, but it has no windows").record(record);
+        let own = &windows.get(record).ok_or_else(missing)?.windows;
+        let features = rhythm.and_then(|rhythm| rhythm.get(record));
+        let feature_rows = features.map(Features::to_rows).unwrap_or_default();
+        for row in rows {
+            // Both lists are sorted by beat, and a beat whose window was dropped is in the split only.
+            let Ok(window_idx) = own.beat_idx.binary_search(&row.beat_idx) else { continue };
+            let class = AamiClass::from_letter(&row.class)
+                .ok_or_else(|| StageError::new(format!("`{}` is not an AAMI class", row.class)).record(record))?;
+            dataset.windows.extend_from_slice(own.window(window_idx));
+            dataset.labels.push(class.index() as u8);
+            dataset.places.push((record.clone(), row.beat_idx));
+            if let Some(rhythm) = &mut dataset.rhythm {
+                let found = features.and_then(|features| features.beat_idx.binary_search(&row.beat_idx).ok());
+                match found {
+                    Some(idx) => rhythm.extend_from_slice(&feature_rows[idx * feature_n..][..feature_n]),
+                    None => rhythm.extend(std::iter::repeat_n(f32::NAN, feature_n)),
+                }
+            }
+        }
+    }
+    Ok(dataset)
+}
+
+/// The features of the beats that have a window, row by row as the windows; NaN where a beat has none.
+#[must_use]
+pub fn align(windows: &NormalisedWindows, features: &Features) -> Vec<f32> {
+    let (rows, feature_n) = (features.to_rows(), features.names.len());
+    let mut aligned = Vec::with_capacity(windows.windows.beat_n() * feature_n);
+    for beat_idx in &windows.windows.beat_idx {
+        match features.beat_idx.binary_search(beat_idx) {
+            Ok(idx) => aligned.extend_from_slice(&rows[idx * feature_n..][..feature_n]),
+            Err(_) => aligned.extend(std::iter::repeat_n(f32::NAN, feature_n)),
+        }
+    }
+    aligned
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use ecgpipe_sdk::{SplitRow, Windows};
+
+    use super::*;
+
+    pub(crate) fn record(name: &str) -> RecordId {
+        RecordId::new(name).expect("a valid name")
+    }
+
+    /// Windows of two samples for the given beats; the first sample is the beat's number over 100.
+    pub(crate) fn windows(name: &str, beats: &[i64]) -> NormalisedWindows {
+        let windows = Windows {
+            record: record(name),
+            patient: name.to_owned(),
+            lead: "MLII".to_owned(),
+            sampling_frequency_hz: 360.0,
+            length_n: 2,
+            before_n: 1,
+            beat_idx: beats.to_vec(),
+            sample_idx: beats.iter().map(|beat| beat * 300).collect(),
+            symbol: vec![Some("N".to_owned()); beats.len()],
+            samples: beats.iter().flat_map(|&beat| [beat as f32 / 100.0, 1.0]).collect(),
+        };
+        let beat_n = beats.len();
+        NormalisedWindows { windows, minimum_mv: vec![0.0; beat_n], range_mv: vec![1.0; beat_n], record_range_mv: 1.0 }
+    }
+
+    fn row(name: &str, beat_idx: i64, class: &str, part: Part) -> SplitRow {
+        SplitRow { record: record(name), patient: name.to_owned(), beat_idx, class: class.to_owned(), part }
+    }
+
+    #[test]
+    fn beats_without_window_are_left_out_and_missing_features_are_nan() {
+        let windows = All::new(BTreeMap::from([(record("a"), Arc::new(windows("a", &[0, 2, 3])))]));
+        let features = Features {
+            record: record("a"),
+            beat_idx: vec![0, 3],
+            names: vec!["rr_s".to_owned()],
+            columns: vec![vec![0.5, 0.75]],
+        };
+        let rhythm = All::new(BTreeMap::from([(record("a"), Arc::new(features))]));
+        let rows = vec![
+            row("a", 0, "N", Part::Training),
+            row("a", 1, "V", Part::Training),
+            row("a", 2, "V", Part::Training),
+            row("a", 3, "S", Part::Test),
+        ];
+        let split = Split { strategy: "lists".to_owned(), leaks: Vec::new(), rows };
+        let training = gather(Part::Training, &windows, Some(&rhythm), &split).expect("gathered");
+        assert_eq!(training.labels, [0, 2]);
+        assert_eq!(training.windows, [0.0, 1.0, 0.02, 1.0]);
+        let rhythm_rows = training.rhythm.clone().expect("features");
+        assert_eq!(rhythm_rows[0], 0.5);
+        assert!(rhythm_rows[1].is_nan());
+        let test = gather(Part::Test, &windows, None, &split).expect("gathered");
+        assert_eq!((test.labels.as_slice(), test.rhythm), (&[1][..], None));
+    }
+
+    #[test]
+    fn a_record_without_windows_is_named() {
+        let split = Split { strategy: String::new(), leaks: Vec::new(), rows: vec![row("x", 0, "N", Part::Training)] };
+        let error = gather(Part::Training, &All::new(BTreeMap::new()), None, &split).expect_err("no windows");
+        assert_eq!(error.to_string(), "record x: the split names it, but it has no windows");
+    }
+}

@@ -1,0 +1,256 @@
+//! Owns the way from a WFDB record to classified beats: read, find beats, cut windows, scale, rhythm, model.
+
+use std::{fs, path::Path};
+
+use ecgpipe_sdk::{Features, RecordId, Signals, StageError};
+use ecgpipe_tables::rhythm::NAMES;
+use ecgpipe_wfdb::Header;
+use serde::Serialize;
+
+use super::{
+    NOT_JUDGED, Request, UNCALIBRATED,
+    findings::{Beat, RATE_RR_N, Summary, rr_before_s, summarise},
+    model::{About, EngineUsed, ModelFile},
+    most_probable,
+    preparation::{Preparation, preparation},
+    quality::{Stretch, after_gap, unreadable},
+    shown,
+};
+use crate::{
+    aami::AamiClass,
+    detect_peaks,
+    infer_onnx::predict,
+    ingest_wfdb::{AnnotationRule, Source, ingest, record_files},
+    lead,
+    normalise::min_max,
+    rhythm, window,
+};
+
+/// Sampling frequencies for which the detector and the resampling were measured.
+const TESTED_HZ: std::ops::RangeInclusive<f64> = 100.0..=1000.0;
+
+/// Everything that was found in a record.
+#[derive(Clone, Debug)]
+pub struct RecordFindings {
+    /// The record.
+    pub record: RecordInfo,
+    /// The model.
+    pub model: About,
+    /// What computed.
+    pub engine: EngineUsed,
+    /// How the model's input was prepared.
+    pub prepared: Prepared,
+    /// The classes in the order of the probabilities.
+    pub classes: Vec<AamiClass>,
+    /// The findings in numbers.
+    pub summary: Summary,
+    /// Stretches of the lead that cannot be read.
+    pub unreadable: Vec<Stretch>,
+    /// Every beat, in time order.
+    pub beats: Vec<Finding>,
+    /// What a reader should know, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// The record, as its header tells it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RecordInfo {
+    /// Its name.
+    pub name: String,
+    /// The header file, as it was named.
+    pub path: String,
+    /// Samples per second.
+    pub sampling_frequency_hz: f64,
+    /// Samples of each lead.
+    pub sample_n: usize,
+    /// All leads.
+    pub leads: Vec<String>,
+    /// The one that was classified.
+    pub lead: String,
+    /// Date and time of the first sample, if the header gives them.
+    pub start: Option<String>,
+    /// Comment lines.
+    pub comments: Vec<String>,
+}
+
+/// How the model's input was prepared.
+#[derive(Clone, Debug, Serialize)]
+pub struct Prepared {
+    /// Parameters of the QRS detector's stage.
+    pub detect_peaks: detect_peaks::Params,
+    /// Parameters of the window stage.
+    pub window: window::Params,
+    /// Rhythm features that the model got; empty if it takes none.
+    pub rhythm: Vec<String>,
+}
+
+/// One beat and what the model says about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// Position and class.
+    pub beat: Beat,
+    /// RR interval before it in seconds; `None` for the first beat and where the signal in between is unreadable.
+    pub rr_before_s: Option<f64>,
+    /// Probability of each class; empty if the beat could not be classified.
+    pub probabilities: Vec<f32>,
+}
+
+/// Reads a record and classifies its beats.
+///
+/// # Errors
+/// If the record is missing or damaged, has no such lead, or its leads are no voltages; if the model cannot be used.
+pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, StageError> {
+    let Preparation { mut detect_peaks, mut window, mut notes } = preparation(&model.about.metadata, model.provenance.as_ref())?;
+    let (signals, mut info) = signals(request.input)?;
+    if let Some(name) = request.lead {
+        let lead = named_lead(&signals, name)?;
+        window.leads = vec![lead.clone()];
+        detect_peaks.leads = vec![lead];
+        // Whoever names a lead may do so because the others are bad.
+        detect_peaks.all_leads = false;
+    }
+    let lead_idx = lead::choose(&signals, &window.leads)?;
+    info.lead = shown(&signals.leads[lead_idx].name);
+    notes.extend(notes_on_record(&signals, request.lead, &window.leads));
+
+    let (mut session, engine, engine_notes) = model.open(request.data_folder, request.offline)?;
+    notes.extend(engine_notes);
+    let beats = detect_peaks::find(&detect_peaks, &signals, None)?;
+    let cut = window::cut(&window, &signals, &beats)?;
+    let windows = min_max(&cut.windows);
+    let (features, rhythm_note) = rhythm_features(model, &beats)?;
+    notes.extend(rhythm_note);
+    let predictions = predict(&mut session, &windows, features.as_ref())?;
+
+    let unreadable = unreadable(&lead::millivolts(&signals, lead_idx)?, signals.sampling_frequency_hz);
+    let positions: Vec<i64> = beats.beats.iter().map(|beat| beat.sample_idx).collect();
+    let gaps = after_gap(&positions, &unreadable);
+    let mut rows = vec![None; positions.len()];
+    for (row_idx, &beat_idx) in predictions.beat_idx.iter().enumerate() {
+        rows[beat_idx as usize] = Some(predictions.row(row_idx));
+    }
+    let classified = |beat_idx: usize| {
+        let top = rows[beat_idx].map(|row| (model.classes[most_probable(row)], row[most_probable(row)]));
+        let (class, probability) = top.map_or((None, 0.0), |(class, probability)| (Some(class), probability));
+        Beat { sample_idx: positions[beat_idx], class, probability, is_after_gap: gaps[beat_idx] }
+    };
+    let beats: Vec<Beat> = (0..positions.len()).map(classified).collect();
+    let summary = summarise(&beats, signals.sampling_frequency_hz);
+    notes.extend(notes_on_beats(&summary, &info.lead));
+    notes.extend([NOT_JUDGED.to_owned(), UNCALIBRATED.to_owned()]);
+    let intervals = rr_before_s(&beats, signals.sampling_frequency_hz);
+    let finding = |((beat, rr_before_s), row): ((Beat, Option<f64>), Option<&[f32]>)| Finding {
+        beat,
+        rr_before_s,
+        probabilities: row.unwrap_or_default().to_vec(),
+    };
+    Ok(RecordFindings {
+        record: info,
+        model: model.about.clone(),
+        engine,
+        prepared: Prepared { detect_peaks, window, rhythm: features.map(|features| features.names).unwrap_or_default() },
+        classes: model.classes.clone(),
+        summary,
+        unreadable,
+        beats: beats.into_iter().zip(intervals).zip(rows).map(finding).collect(),
+        notes,
+    })
+}
+
+/// The samples of a record, and what its header says.
+fn signals(input: &Path) -> Result<(Signals, RecordInfo), StageError> {
+    if input.is_dir() {
+        return Err(StageError::new(format!("{}: this is a folder", input.display()))
+            .help("name one record in it, such as folder/100 for folder/100.hea and folder/100.dat"));
+    }
+    let is_wfdb = |extension: &std::ffi::OsStr| extension.eq_ignore_ascii_case("hea") || extension.eq_ignore_ascii_case("dat");
+    let path = if input.extension().is_some_and(is_wfdb) { input.with_extension("") } else { input.to_owned() };
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let record = RecordId::new(name).map_err(|error| {
+        StageError::new(format!("{}: {error}", input.display())).help("give a WFDB record, such as path/100 or path/100.hea, or windows as a .npy file")
+    })?;
+    // The annotator's name only serves to leave its file out: findings never come from annotations.
+    let mut files = record_files(&path, &record, "atr", AnnotationRule::Optional)?;
+    files.retain(|file| file.name != format!("{record}.atr"));
+    let (signals, _) = ingest(&record, record.as_str(), "atr", AnnotationRule::Optional, &Source::Files(&files))?;
+    if signals.sample_n() == 0 {
+        return Err(StageError::new("the record has no samples").help("fetch it again: its signal file is empty").record(&record));
+    }
+    let header_path = &files.first().ok_or_else(|| StageError::new("the record has no header").record(&record))?.path;
+    let start = fs::read(header_path).ok().and_then(|bytes| start(&Header::parse(bytes, name).ok()?));
+    let info = RecordInfo {
+        name: record.to_string(),
+        path: header_path.display().to_string(),
+        sampling_frequency_hz: signals.sampling_frequency_hz,
+        sample_n: signals.sample_n(),
+        leads: signals.leads.iter().map(|lead| shown(&lead.name)).collect(),
+        lead: String::new(),
+        start,
+        comments: signals.comments.iter().map(|line| shown(line)).collect(),
+    };
+    Ok((signals, info))
+}
+
+/// Date and time of the first sample, as far as the header gives them.
+fn start(header: &Header) -> Option<String> {
+    let parts = [header.base_date.map(|date| date.to_string()), header.base_time.map(|time| time.to_string())];
+    let known: Vec<String> = parts.into_iter().flatten().collect();
+    (!known.is_empty()).then(|| known.join(" "))
+}
+
+/// The record's own spelling of a lead's name.
+fn named_lead(signals: &Signals, name: &str) -> Result<String, StageError> {
+    let found = signals.leads.iter().find(|lead| lead.name.eq_ignore_ascii_case(name));
+    found.map(|lead| lead.name.clone()).ok_or_else(|| {
+        let names: Vec<String> = signals.leads.iter().map(|lead| shown(&lead.name)).collect();
+        StageError::new(format!("there is no lead `{}`", shown(name)))
+            .help(format!("the record has the leads {}; choose one by `--lead`", names.join(", ")))
+            .record(&signals.record)
+    })
+}
+
+fn rhythm_features(model: &ModelFile, beats: &ecgpipe_sdk::Beats) -> Result<(Option<Features>, Option<String>), StageError> {
+    let names = &model.signature.rhythm_names;
+    if names.is_empty() {
+        return Ok((None, Some("the model judges the shape of each beat alone: it takes no RR intervals".to_owned())));
+    }
+    match names.iter().find(|name| !NAMES.contains(&name.as_str())) {
+        Some(unknown) => {
+            let note = format!("the model was trained with `{}`, which this version cannot compute: shape alone decided", shown(unknown));
+            Ok((None, Some(note)))
+        }
+        None => Ok((Some(rhythm::features(beats, names)?), None)),
+    }
+}
+
+fn notes_on_record(signals: &Signals, wanted: Option<&str>, preferred: &[String]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let hz = signals.sampling_frequency_hz;
+    if !TESTED_HZ.contains(&hz) {
+        let (low, high) = (TESTED_HZ.start(), TESTED_HZ.end());
+        notes.push(format!("the sampling frequency of {hz} Hz is outside the {low} to {high} Hz that this program was tested with"));
+    }
+    let is_preferred = |lead: &ecgpipe_sdk::Lead| preferred.iter().any(|name| lead.name.eq_ignore_ascii_case(name));
+    if wanted.is_none() && !signals.leads.iter().any(is_preferred) {
+        let names = preferred.join(", ");
+        notes.push(format!("the record has none of the leads that the model prefers ({names}): its first voltage was read"));
+    }
+    if wanted.is_some_and(|name| !lead::default_preference().first().is_some_and(|first| first.eq_ignore_ascii_case(name))) {
+        notes.push("the lead was chosen by hand: a model knows the shape of beats in the leads that it was trained on".to_owned());
+    }
+    notes
+}
+
+fn notes_on_beats(summary: &Summary, lead: &str) -> Vec<String> {
+    let mut notes = Vec::new();
+    if summary.beat_n == 0 {
+        notes.push(format!("no beat was found in lead {lead}: look at the signal, it may be lead-off, noise or asystole"));
+    } else if summary.beat_n <= RATE_RR_N {
+        notes.push(format!("only {} beats were found: too few to know the record's own rhythm, on which classes depend", summary.beat_n));
+    }
+    let unclassified_n = summary.beat_n - summary.classified_n;
+    if unclassified_n > 0 {
+        notes.push(format!("{unclassified_n} beats could not be classified: too few valid samples around them"));
+    }
+    notes
+}

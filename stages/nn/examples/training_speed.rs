@@ -1,0 +1,44 @@
+//! Measures training: `training_speed [BEATS] [EPOCHS] [THREADS] [ONNX FILE]` trains the network of the main job on
+//! made-up beats and prints beats a second of wall time and of CPU time; the model is written to the file, if one is
+//! named.
+#![expect(clippy::print_stdout, reason = "a program that prints its measurement")]
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use ecgpipe_nn::{Beats, NetworkConfig, Samples, Signature, TrainingConfig, export, train};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |idx: usize, default: usize| arguments.get(idx).map_or(Ok(default), |text| text.parse());
+    let (beat_n, epoch_n, thread_n) = (number(0, 10_000)?, number(1, 2)?, number(2, 1)?);
+    let windows: Vec<f32> = (0..beat_n * 187).map(|idx| (idx * 7919 % 1009) as f32 / 1009.0).collect();
+    let rhythm: Vec<f32> = (0..beat_n * 11).map(|idx| (idx * 104_729 % 997) as f32).collect();
+    let labels: Vec<u8> = (0..beat_n).map(|idx| (idx % 5) as u8).collect();
+    let names = (0..11).map(|idx| format!("feature{idx}")).collect();
+    let config = TrainingConfig { epoch_n, ..TrainingConfig::new(NetworkConfig::new(Signature::aami(names))) };
+    let samples = Samples { beats: Beats { windows: &windows, rhythm: Some(&rhythm) }, labels: &labels };
+    let nothing = Samples { beats: Beats { windows: &[], rhythm: None }, labels: &[] };
+    let thread_n = NonZeroUsize::new(thread_n).ok_or("at least one thread is needed")?;
+    let (start, cpu_start_s) = (Instant::now(), cpu_s()?);
+    let trained = train(&config, samples, nothing, thread_n, &mut |_| ControlFlow::Continue(()))?;
+    let (wall_s, cpu_s) = (start.elapsed().as_secs_f64(), cpu_s()? - cpu_start_s);
+    let total_n = (beat_n * epoch_n) as f64;
+    println!("{} numbers in the model, {thread_n} threads", trained.model.parameter_n());
+    println!("{:.0} beats/s of wall time, {:.0} beats/s of CPU time", total_n / wall_s, total_n / cpu_s);
+    if let Some(path) = arguments.get(3) {
+        std::fs::write(path, export(&trained.model, &BTreeMap::new())?)?;
+    }
+    Ok(())
+}
+
+/// CPU time of this process, user and system, in seconds (Linux counts it in hundredths).
+fn cpu_s() -> Result<f64, Box<dyn Error>> {
+    let text = std::fs::read_to_string("/proc/self/stat")?;
+    let after_name = text.rsplit_once(')').ok_or("no process name")?.1;
+    let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|text| text.parse::<u64>().ok()).sum();
+    Ok(ticks as f64 / 100.0)
+}

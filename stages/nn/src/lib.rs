@@ -1,0 +1,38 @@
+//! The beat classifier: its network and training in burn, a logistic baseline in linfa, an own ONNX writer, and
+//! inference from the ONNX file through ONNX Runtime or tract.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`model`] | a trained model as plain data; beats and samples as slices |
+//! | [`network`] | the convolutional network: its layers, shapes, forward pass |
+//! | [`train`](mod@train) | training of the network, prediction with burn |
+//! | [`baseline`] | the logistic regression |
+//! | [`onnx`] | the ONNX contract: writing a file, reading what it says about itself |
+//! | [`inference`] | predictions from an ONNX file |
+//! | [`runtime`] | finding, fetching and loading ONNX Runtime |
+//!
+//! The API is slices in, plain data out: this crate knows nothing of records, Parquet, stages or the engine, and it
+//! is the only one that knows burn, linfa, ort and tract.
+//!
+//! Invariant: the same configuration and samples give the same model, the same model gives the same ONNX bytes,
+//! whatever the number of threads (`tests/training.rs`, `tests/onnx.rs`).
+
+pub mod baseline;
+pub mod inference;
+pub mod model;
+pub mod network;
+pub mod onnx;
+mod random;
+pub mod runtime;
+mod score;
+pub mod train;
+mod workers;
+
+pub use baseline::{BaselineConfig, LogisticConfig, train_baseline};
+pub use inference::{Engine, EngineInfo, InferenceError, Session};
+pub use model::{Architecture, Beats, BeatsError, Model, ModelError, Samples, Signature, Tensor};
+pub use network::{ConvolutionConfig, NetworkConfig};
+pub use onnx::{OnnxError, export, read_metadata, read_signature};
+pub use runtime::{Found, Library, RuntimeError, Search};
+pub use score::Scores;
+pub use train::{Ending, EpochReport, EpochScores, Selection, Trained, TrainingConfig, TrainingError, predict, train};

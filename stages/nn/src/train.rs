@@ -1,0 +1,637 @@
+//! Training of the network: AdamW on a class-weighted cross-entropy, with early stopping on a validation set.
+//!
+//! Invariants:
+//! - The result depends on the configuration and the samples alone. A batch is cut in pieces of a fixed size, each
+//!   piece's gradients are computed by burn on one thread, and they are added in the order of the pieces
+//!   (`the_number_of_threads_does_not_change_a_weight`).
+//! - All randomness is data from named streams (see `random.rs`); burn's generator is never asked.
+//! - No clock is read for a result; the speed in [`EpochReport`] is for a progress bar only.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use burn::tensor::{Device, TensorData};
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    Architecture, Beats, BeatsError, Model, ModelError, Samples, Signature, Tensor, mean_and_deviation,
+};
+use crate::network::{self, NetworkConfig, Piece, Weight, Weights};
+use crate::random::{Purpose, Stream};
+use crate::score::{Scores, Tally};
+use crate::workers::Workers;
+
+/// A gradient longer than this (Euclidean norm over all weights) is scaled down to it, so that one odd batch cannot
+/// throw the weights far away (Pascanu et al. 2013).
+const GRADIENT_NORM_MAX: f64 = 5.0;
+/// Decay of the running mean of the gradient in AdamW, and of its square (Kingma and Ba 2015).
+const ADAM_DECAY: (f32, f32) = (0.9, 0.999);
+const ADAM_EPSILON: f32 = 1e-8;
+/// The learning rate ends at this share of its peak.
+const FINAL_RATE_SHARE: f64 = 0.01;
+
+/// What the best epoch is chosen by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// The highest macro-F1 on the validation set.
+    MacroF1,
+    /// The lowest loss on the validation set.
+    Loss,
+}
+
+/// How the network is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingConfig {
+    /// The network.
+    pub network: NetworkConfig,
+    /// Seed of all randomness.
+    pub seed: u64,
+    /// Passes over the training set, at most.
+    pub epoch_n: usize,
+    /// Beats for one step of the optimiser.
+    pub batch_n: usize,
+    /// Beats in one piece of a batch, the unit of work of a thread. It changes the order of additions, so it is part
+    /// of the configuration; 64 keeps a layer in the second-level cache.
+    pub piece_n: usize,
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Share of all steps over which the learning rate rises linearly; it then falls as a cosine to 1 % of its peak.
+    pub warmup_share: f64,
+    /// Decoupled weight decay (Loshchilov and Hutter 2019); biases have none.
+    pub weight_decay: f64,
+    /// A beat of a class with `n` beats weighs `n` to minus this power: 0 all beats alike, 1 all classes alike.
+    pub class_weight_power: f64,
+    /// Share of the hidden units that are switched off for a beat.
+    pub dropout: f32,
+    /// Share of the beats whose rhythm features are hidden, so that the network also answers from the window alone.
+    pub rhythm_dropout: f32,
+    /// A training window is moved by up to this many samples either way, as a detector may miss the R peak.
+    pub shift_max_n: usize,
+    /// Standard deviation of the white noise added to a training window, in units of the window's range.
+    pub noise_deviation: f32,
+    /// What the best epoch is chosen by; its weights are the result.
+    pub selection: Selection,
+    /// Training stops after this many epochs without a better one; 0 never stops early.
+    pub patience_epoch_n: usize,
+    /// A class counts in macro-F1 from this many beats on: the F1 of a class with 7 beats would choose by chance.
+    pub score_beat_n_min: usize,
+    /// Whether a class without any training beat is an error.
+    pub require_every_class: bool,
+}
+
+impl TrainingConfig {
+    /// The training of the main job. Values were chosen among a few on a record-grouped split of DS1, never on DS2.
+    pub fn new(network: NetworkConfig) -> Self {
+        Self {
+            network,
+            seed: 2025,
+            epoch_n: 12,
+            batch_n: 256,
+            piece_n: 64,
+            learning_rate: 1e-3,
+            warmup_share: 0.1,
+            weight_decay: 1e-2,
+            class_weight_power: 0.5,
+            dropout: 0.5,
+            rhythm_dropout: 0.2,
+            shift_max_n: 5,
+            noise_deviation: 0.03,
+            selection: Selection::MacroF1,
+            patience_epoch_n: 4,
+            score_beat_n_min: 20,
+            require_every_class: true,
+        }
+    }
+
+    /// Refuses values that make no sense.
+    ///
+    /// # Errors
+    /// Names the parameter, its value and what is possible.
+    pub fn check(&self) -> Result<(), TrainingError> {
+        let share = |value: f64| (0.0..1.0).contains(&value);
+        let checks = [
+            ("epoch_n", self.epoch_n as f64, self.epoch_n > 0, "at least 1"),
+            ("batch_n", self.batch_n as f64, self.batch_n > 0, "at least 1"),
+            ("piece_n", self.piece_n as f64, self.piece_n > 0, "at least 1"),
+            (
+                "learning_rate",
+                self.learning_rate,
+                self.learning_rate > 0.0 && self.learning_rate <= 1.0,
+                "above 0, at most 1",
+            ),
+            ("warmup_share", self.warmup_share, share(self.warmup_share), "0 up to, not including, 1"),
+            ("weight_decay", self.weight_decay, share(self.weight_decay), "0 up to, not including, 1"),
+            ("class_weight_power", self.class_weight_power, (0.0..=1.0).contains(&self.class_weight_power), "0 to 1"),
+            ("dropout", f64::from(self.dropout), share(f64::from(self.dropout)), "0 up to, not including, 1"),
+            ("rhythm_dropout", f64::from(self.rhythm_dropout), (0.0..=1.0).contains(&self.rhythm_dropout), "0 to 1"),
+            (
+                "shift_max_n",
+                self.shift_max_n as f64,
+                self.shift_max_n < self.network.signature.window_n,
+                "less than the window",
+            ),
+            ("noise_deviation", f64::from(self.noise_deviation), (0.0..=1.0).contains(&self.noise_deviation), "0 to 1"),
+        ];
+        match checks.into_iter().find(|(_, _, good, _)| !good) {
+            Some((name, value, _, possible)) => Err(TrainingError::Parameter { name, value, possible }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The scores of one epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EpochScores {
+    /// The epoch, from 1.
+    pub epoch: usize,
+    /// The learning rate of its last step.
+    pub learning_rate: f64,
+    /// Scores on the training set, gathered while the weights moved, with noise and dropout.
+    pub training: Scores,
+    /// Scores on the validation set after the epoch, if there is one. The loss is weighted as in training.
+    pub validation: Option<Scores>,
+}
+
+/// What a caller hears after every epoch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EpochReport {
+    /// The scores, part of the result.
+    pub scores: EpochScores,
+    /// Epochs at most.
+    pub epoch_n: usize,
+    /// Whether this is the best epoch yet.
+    pub best: bool,
+    /// Training beats a second; for a progress bar, not part of any result.
+    pub beats_per_s: f64,
+}
+
+/// Why training ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// All epochs were done.
+    Completed,
+    /// There was no better epoch for [`TrainingConfig::patience_epoch_n`] epochs.
+    Early,
+    /// The caller broke off.
+    Cancelled,
+}
+
+/// A finished training.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trained {
+    /// The model of the best epoch.
+    pub model: Model,
+    /// The best epoch, from 1.
+    pub best_epoch: usize,
+    /// Scores of every epoch.
+    pub history: Vec<EpochScores>,
+    /// Why training ended.
+    pub ending: Ending,
+}
+
+/// Trains a network on `training`, chooses the best epoch on `validation` (which may be empty: then the last epoch is
+/// the best), on `thread_n` threads, whose number does not change the result. `report` hears of every epoch and may
+/// break off.
+///
+/// # Errors
+/// On parameters, samples or layers that do not fit, on a class without training beats, and when the loss stops being a
+/// number.
+pub fn train(
+    config: &TrainingConfig,
+    training: Samples<'_>,
+    validation: Samples<'_>,
+    thread_n: NonZeroUsize,
+    report: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
+) -> Result<Trained, TrainingError> {
+    config.check()?;
+    let mut run = Run::new(config, training, thread_n)?;
+    validation.check(run.signature()).map_err(|source| TrainingError::Samples { set: "validation", source })?;
+    let mut history: Vec<EpochScores> = Vec::new();
+    let mut best: Option<(usize, BTreeMap<String, Tensor>)> = None;
+    let mut ending = Ending::Completed;
+    for epoch in 1..=config.epoch_n {
+        let start = Instant::now();
+        let training_scores = run.epoch(epoch)?;
+        let beats_per_s = training.labels.len() as f64 / start.elapsed().as_secs_f64().max(1e-9);
+        let validation_scores = (!validation.labels.is_empty()).then(|| run.score(validation)).transpose()?;
+        let learning_rate = run.learning_rate();
+        let scores = EpochScores { epoch, learning_rate, training: training_scores, validation: validation_scores };
+        let is_better = match (&best, &scores.validation) {
+            (Some((best_epoch, _)), Some(now)) => {
+                let before = history[best_epoch - 1].validation.as_ref().unwrap_or(now);
+                match config.selection {
+                    Selection::MacroF1 => now.macro_f1 > before.macro_f1,
+                    Selection::Loss => now.loss < before.loss,
+                }
+            }
+            _ => true,
+        };
+        if is_better {
+            best = Some((epoch, run.model.tensors.clone()));
+        }
+        history.push(scores.clone());
+        let best_epoch = best.as_ref().map_or(epoch, |(best_epoch, _)| *best_epoch);
+        if report(&EpochReport { scores, epoch_n: config.epoch_n, best: is_better, beats_per_s }).is_break() {
+            ending = Ending::Cancelled;
+            break;
+        }
+        if config.patience_epoch_n > 0 && epoch - best_epoch >= config.patience_epoch_n {
+            ending = Ending::Early;
+            break;
+        }
+    }
+    let (best_epoch, tensors) = best.expect("there is at least one epoch, and the first is the best yet");
+    Ok(Trained { model: Model { tensors, ..run.model }, best_epoch, history, ending })
+}
+
+/// The probabilities `[beat, class]` that a model gives, computed by burn (or, for a logistic model, directly).
+///
+/// # Errors
+/// On a model or on beats that do not fit.
+pub fn predict(model: &Model, beats: Beats<'_>, thread_n: NonZeroUsize) -> Result<Vec<f32>, TrainingError> {
+    model.check()?;
+    let beat_n = beats.check(model.signature()).map_err(|source| TrainingError::Samples { set: "given", source })?;
+    let workers = Workers::new(thread_n).map_err(|source| TrainingError::Threads { source })?;
+    let mut values = log_probabilities(&workers, model, beats, beat_n)?;
+    values.iter_mut().for_each(|value| *value = value.exp());
+    Ok(values)
+}
+
+/// Log-probabilities of checked beats, in pieces over all workers.
+fn log_probabilities(
+    workers: &Workers,
+    model: &Model,
+    beats: Beats<'_>,
+    beat_n: usize,
+) -> Result<Vec<f32>, TrainingError> {
+    const PIECE_N: usize = 128;
+    let piece = |idx: usize| {
+        let range = idx * PIECE_N..beat_n.min((idx + 1) * PIECE_N);
+        match &model.architecture {
+            Architecture::Network(config) => network::log_probabilities(model, config, beats, range),
+            Architecture::Logistic(config) => Ok(crate::baseline::log_probabilities(model, config, beats, range)),
+        }
+    };
+    let mut all = Vec::with_capacity(beat_n * model.signature().class_n());
+    for part in workers.map(beat_n.div_ceil(PIECE_N), piece) {
+        all.extend(part?);
+    }
+    Ok(all)
+}
+
+/// The state of a training.
+struct Run<'a> {
+    config: &'a TrainingConfig,
+    training: Samples<'a>,
+    workers: Workers,
+    positions: Vec<usize>,
+    class_weights: Vec<f32>,
+    model: Model,
+    /// Running means of gradients and of their squares, by tensor.
+    moments: BTreeMap<String, (Vec<f32>, Vec<f32>)>,
+    step: usize,
+}
+
+/// What one piece of a batch gives.
+struct PieceGradients {
+    gradients: Vec<Vec<f32>>,
+    log_probabilities: Vec<f32>,
+}
+
+impl<'a> Run<'a> {
+    fn new(config: &'a TrainingConfig, training: Samples<'a>, thread_n: NonZeroUsize) -> Result<Self, TrainingError> {
+        let positions = config.network.positions()?;
+        let mut tensors = network::initial_tensors(&config.network, config.seed)?;
+        let signature = &config.network.signature;
+        training.check(signature).map_err(|source| TrainingError::Samples { set: "training", source })?;
+        let class_weights = class_weights(config, training)?;
+        tensors.extend(scaling(signature, training.beats));
+        let zeros = |tensor: &Tensor| (vec![0.0; tensor.values.len()], vec![0.0; tensor.values.len()]);
+        let moments = tensors.iter().filter(|(name, _)| network::is_trained(name));
+        let moments = moments.map(|(name, tensor)| (name.clone(), zeros(tensor))).collect();
+        let model = Model { architecture: Architecture::Network(config.network.clone()), tensors };
+        model.check()?;
+        let workers = Workers::new(thread_n).map_err(|source| TrainingError::Threads { source })?;
+        Ok(Self { config, training, workers, positions, class_weights, model, moments, step: 0 })
+    }
+
+    fn signature(&self) -> &'a Signature {
+        &self.config.network.signature
+    }
+
+    fn steps_per_epoch(&self) -> usize {
+        self.training.labels.len().div_ceil(self.config.batch_n)
+    }
+
+    /// The learning rate of the current step.
+    fn learning_rate(&self) -> f64 {
+        let step_n = (self.config.epoch_n * self.steps_per_epoch()).max(1) as f64;
+        let progress = self.step as f64 / step_n;
+        let warmup = self.config.warmup_share;
+        let share = if progress < warmup {
+            progress / warmup
+        } else {
+            let cosine = (std::f64::consts::PI * (progress - warmup) / (1.0 - warmup)).cos();
+            FINAL_RATE_SHARE + (1.0 - FINAL_RATE_SHARE) * 0.5 * (1.0 + cosine)
+        };
+        self.config.learning_rate * share
+    }
+
+    /// One pass over the training set.
+    fn epoch(&mut self, epoch: usize) -> Result<Scores, TrainingError> {
+        let class_n = self.signature().class_n();
+        let mut order: Vec<usize> = (0..self.training.labels.len()).collect();
+        Stream::new(self.config.seed, Purpose::Order, epoch as u64, 0).shuffle(&mut order);
+        let mut tally = Tally::new(class_n);
+        for (batch_idx, batch) in order.chunks(self.config.batch_n).enumerate() {
+            let batch_weight: f32 = batch.iter().map(|idx| self.class_weight(*idx)).sum();
+            let pieces: Vec<&[usize]> = batch.chunks(self.config.piece_n).collect();
+            let results = self
+                .workers
+                .map(pieces.len(), |piece_idx| self.piece_gradients(epoch, pieces[piece_idx], batch_weight));
+            for (piece, result) in pieces.iter().zip(&results) {
+                for (row, sample_idx) in result.log_probabilities.chunks_exact(class_n).zip(*piece) {
+                    if !row.iter().all(|value| value.is_finite()) {
+                        return Err(TrainingError::Diverged { epoch, batch_idx });
+                    }
+                    tally.add(row, usize::from(self.training.labels[*sample_idx]), self.class_weight(*sample_idx));
+                }
+            }
+            self.step += 1;
+            if !self.update(results) {
+                return Err(TrainingError::Diverged { epoch, batch_idx });
+            }
+        }
+        Ok(tally.scores(self.config.score_beat_n_min))
+    }
+
+    fn class_weight(&self, sample_idx: usize) -> f32 {
+        self.class_weights[usize::from(self.training.labels[sample_idx])]
+    }
+
+    /// The gradients of a piece's share of the batch's mean loss.
+    fn piece_gradients(&self, epoch: usize, samples: &[usize], batch_weight: f32) -> PieceGradients {
+        let config = self.config;
+        let signature = self.signature();
+        let (window_n, class_n) = (signature.window_n, signature.class_n());
+        let mut piece = Piece::with_capacity(&config.network, samples.len());
+        let mut dropout = Vec::with_capacity(samples.len() * config.network.hidden_n);
+        let mut targets = vec![0.0; samples.len() * class_n];
+        let mut window = Vec::with_capacity(window_n);
+        for (row, &sample_idx) in samples.iter().enumerate() {
+            let mut stream = Stream::new(config.seed, Purpose::Sample, epoch as u64, sample_idx as u64);
+            disturb(
+                config,
+                &self.training.beats.windows[sample_idx * window_n..][..window_n],
+                &mut stream,
+                &mut window,
+            );
+            let rhythm = self.training.beats.rhythm_row(signature, sample_idx);
+            let rhythm = rhythm.filter(|_| stream.uniform() >= config.rhythm_dropout);
+            piece.push(&self.model, &config.network, &window, rhythm);
+            let kept = 1.0 / (1.0 - config.dropout);
+            let unit = |_| if stream.uniform() < config.dropout { 0.0 } else { kept };
+            dropout.extend((0..config.network.hidden_n).map(unit));
+            let label = usize::from(self.training.labels[sample_idx]);
+            targets[row * class_n + label] = -self.class_weights[label] / batch_weight;
+        }
+        let device = Device::flex().autodiff();
+        let weights = Weights::new(&self.model, &device, true);
+        let dropout = (config.dropout > 0.0).then_some(dropout);
+        let logits = network::forward(&config.network, &self.positions, &weights, piece, dropout, &device);
+        let log_probabilities = burn::tensor::activation::log_softmax(logits, 1);
+        let targets = burn::tensor::Tensor::from_data(TensorData::new(targets, [samples.len(), class_n]), &device);
+        let mut gradients = (log_probabilities.clone() * targets).sum().backward();
+        // A weight that no beat of the piece reached has no gradient.
+        let values = |weight: &Weight| match weight {
+            Weight::Matrix(matrix) => matrix.grad_remove(&mut gradients).map(network::to_values),
+            Weight::Bias(bias) => bias.grad_remove(&mut gradients).map(network::to_values),
+        };
+        let gradients = weights.0.values().map(values).map(Option::unwrap_or_default).collect();
+        PieceGradients { gradients, log_probabilities: network::to_values(log_probabilities.inner()) }
+    }
+
+    /// One step of AdamW; false where the gradient is not a number.
+    fn update(&mut self, pieces: Vec<PieceGradients>) -> bool {
+        let rate = self.learning_rate() as f32;
+        let mut gradients: Vec<Vec<f32>> = self.moments.values().map(|(first, _)| vec![0.0; first.len()]).collect();
+        for piece in &pieces {
+            for (sum, part) in gradients.iter_mut().zip(&piece.gradients) {
+                sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
+            }
+        }
+        let norm = gradients.iter().flatten().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+        if !norm.is_finite() {
+            return false;
+        }
+        let shrink = if norm > GRADIENT_NORM_MAX { (GRADIENT_NORM_MAX / norm) as f32 } else { 1.0 };
+        let power = i32::try_from(self.step).unwrap_or(i32::MAX);
+        let unbias = (1.0 - ADAM_DECAY.0.powi(power), 1.0 - ADAM_DECAY.1.powi(power));
+        for ((name, (first, second)), gradient) in self.moments.iter_mut().zip(&gradients) {
+            let tensor = self.model.tensors.get_mut(name).expect("moments have the names of tensors");
+            let decay = if tensor.shape.len() == 2 { rate * self.config.weight_decay as f32 } else { 0.0 };
+            for (((value, first), second), gradient) in tensor.values.iter_mut().zip(first).zip(second).zip(gradient) {
+                let gradient = gradient * shrink;
+                *first += (1.0 - ADAM_DECAY.0) * (gradient - *first);
+                *second += (1.0 - ADAM_DECAY.1) * (gradient * gradient - *second);
+                let direction = (*first / unbias.0) / ((*second / unbias.1).sqrt() + ADAM_EPSILON);
+                *value -= rate * direction + decay * *value;
+            }
+        }
+        true
+    }
+
+    /// Scores of the current weights, without noise and dropout.
+    fn score(&self, samples: Samples<'_>) -> Result<Scores, TrainingError> {
+        let class_n = self.signature().class_n();
+        let rows = log_probabilities(&self.workers, &self.model, samples.beats, samples.labels.len())?;
+        let mut tally = Tally::new(class_n);
+        for (row, label) in rows.chunks_exact(class_n).zip(samples.labels) {
+            tally.add(row, usize::from(*label), self.class_weights[usize::from(*label)]);
+        }
+        Ok(tally.scores(self.config.score_beat_n_min))
+    }
+}
+
+/// Moves a window by up to `shift_max_n` samples (its ends are repeated) and adds noise.
+fn disturb(config: &TrainingConfig, window: &[f32], stream: &mut Stream, to: &mut Vec<f32>) {
+    let shift_max_n = config.shift_max_n;
+    let start = stream.below(2 * shift_max_n + 1);
+    let last_idx = window.len() - 1;
+    to.clear();
+    to.extend((start..start + window.len()).map(|idx| window[idx.saturating_sub(shift_max_n).min(last_idx)]));
+    if config.noise_deviation > 0.0 {
+        for pair in to.chunks_mut(2) {
+            let (a, b) = stream.normal_pair();
+            pair.iter_mut().zip([a, b]).for_each(|(value, noise)| *value += config.noise_deviation * noise);
+        }
+    }
+}
+
+/// The weight of a beat of each class, with a mean of 1 over the training set.
+fn class_weights(config: &TrainingConfig, training: Samples<'_>) -> Result<Vec<f32>, TrainingError> {
+    let signature = &config.network.signature;
+    let counts = training.class_counts(signature.class_n());
+    let total_n: usize = counts.iter().sum();
+    if total_n == 0 {
+        return Err(TrainingError::NoSamples);
+    }
+    if config.require_every_class
+        && let Some(idx) = counts.iter().position(|count| *count == 0)
+    {
+        return Err(TrainingError::EmptyClass { class_name: signature.class_names[idx].clone() });
+    }
+    let raw: Vec<f64> =
+        counts.iter().map(|count| (total_n as f64 / (*count).max(1) as f64).powf(config.class_weight_power)).collect();
+    let mean = raw.iter().zip(&counts).map(|(weight, count)| weight * *count as f64).sum::<f64>() / total_n as f64;
+    Ok(raw.iter().map(|weight| (weight / mean) as f32).collect())
+}
+
+/// Mean and standard deviation of the training set: one pair for all samples of a window, one for each rhythm feature.
+fn scaling(signature: &Signature, beats: Beats<'_>) -> BTreeMap<String, Tensor> {
+    let (window_mean, window_deviation) = mean_and_deviation(beats.windows.chunks(1), 1);
+    let beat_n = beats.windows.len() / signature.window_n;
+    let rows = (0..beat_n).filter_map(|idx| beats.rhythm_row(signature, idx));
+    let (rhythm_mean, rhythm_deviation) = mean_and_deviation(rows, signature.rhythm_n());
+    [
+        ("scaling.window_mean", window_mean),
+        ("scaling.window_deviation", window_deviation),
+        ("scaling.rhythm_mean", rhythm_mean),
+        ("scaling.rhythm_deviation", rhythm_deviation),
+    ]
+    .map(|(name, values)| (name.to_owned(), Tensor::vector(values)))
+    .into()
+}
+
+/// Why a model could not be trained or could not predict.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainingError {
+    /// A parameter has an impossible value.
+    #[error("`{name}` is {value}; possible is {possible}")]
+    Parameter {
+        /// Name of the parameter.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+        /// What is possible.
+        possible: &'static str,
+    },
+    /// The model or its architecture is not usable.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The samples do not fit the model.
+    #[error("the {set} set does not fit the model: {source}")]
+    Samples {
+        /// Which set.
+        set: &'static str,
+        /// What is wrong.
+        source: BeatsError,
+    },
+    /// The training set is empty.
+    #[error("the training set has no beats")]
+    NoSamples,
+    /// A class has no training beats.
+    #[error(
+        "the training set has no beat of class {class_name}; choose another split, or \
+         allow empty classes (`require_every_class: false`)"
+    )]
+    EmptyClass {
+        /// The class.
+        class_name: String,
+    },
+    /// The loss or a gradient became NaN or infinite.
+    #[error("the loss stopped being a number in epoch {epoch}, batch {batch_idx}; a lower `learning_rate` helps")]
+    Diverged {
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The batch, from 0.
+        batch_idx: usize,
+    },
+    /// The baseline's solver failed.
+    #[error("the solver of the logistic regression failed: {text}")]
+    Solver {
+        /// What it said.
+        text: String,
+    },
+    /// The system gave no thread.
+    #[error("no thread could be started: {source}")]
+    Threads {
+        /// What the system said.
+        source: rayon::ThreadPoolBuildError,
+    },
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn windows(beat_n: usize) -> Vec<f32> {
+        (0..beat_n * 187).map(|idx| (idx * 7919 % 1009) as f32 / 1009.0).collect()
+    }
+
+    fn config() -> TrainingConfig {
+        TrainingConfig::new(NetworkConfig::new(Signature::aami(Vec::new())))
+    }
+
+    #[test]
+    fn a_loss_that_is_no_number_ends_the_training() {
+        let (config, windows) = (config(), windows(10));
+        let labels: Vec<u8> = (0..10).map(|idx| idx % 5).collect();
+        let samples = Samples { beats: Beats { windows: &windows, rhythm: None }, labels: &labels };
+        let mut run = Run::new(&config, samples, NonZeroUsize::MIN).unwrap();
+        run.epoch(1).unwrap();
+        for tensor in run.model.tensors.values_mut() {
+            tensor.values.iter_mut().for_each(|value| *value *= 1e12);
+        }
+        let message = run.epoch(2).unwrap_err().to_string();
+        assert!(message.contains("stopped being a number in epoch 2, batch 0"), "{message}");
+    }
+
+    #[test]
+    fn rare_classes_weigh_more_and_the_mean_weight_is_1() {
+        let labels: Vec<u8> = (0..105_u8).map(|idx| idx.saturating_sub(100)).collect();
+        let samples = Samples { beats: Beats { windows: &[], rhythm: None }, labels: &labels };
+        let weights = class_weights(&config(), samples).unwrap();
+        assert!((weights[1] / weights[0] - 101_f32.sqrt()).abs() < 1e-3, "{weights:?}");
+        let mean = labels.iter().map(|label| weights[usize::from(*label)]).sum::<f32>() / 105.0;
+        assert!((mean - 1.0).abs() < 1e-5, "{weights:?}");
+    }
+
+    #[test]
+    fn the_learning_rate_rises_and_falls() {
+        let (config, windows) = (config(), windows(10));
+        let labels: Vec<u8> = (0..10).map(|idx| idx % 5).collect();
+        let samples = Samples { beats: Beats { windows: &windows, rhythm: None }, labels: &labels };
+        // 12 epochs of one step; the warm-up is 1.2 steps.
+        let mut run = Run::new(&config, samples, NonZeroUsize::MIN).unwrap();
+        let mut rates = Vec::new();
+        for step in 1..=12 {
+            run.step = step;
+            rates.push(run.learning_rate() / config.learning_rate);
+        }
+        assert!((rates[0] - 1.0 / 1.2).abs() < 1e-9 && (rates[11] - 0.01).abs() < 1e-9, "{rates:?}");
+        assert!(rates[1] > 0.98 && rates[1..].is_sorted_by(|a, b| a > b), "{rates:?}");
+    }
+
+    #[test]
+    fn a_shifted_window_repeats_its_ends() {
+        let config = TrainingConfig { shift_max_n: 2, noise_deviation: 0.0, ..config() };
+        let window: Vec<f32> = (0..187).map(|idx| idx as f32).collect();
+        let mut seen = std::collections::BTreeSet::new();
+        for sample in 0..50 {
+            let mut moved = Vec::new();
+            disturb(&config, &window, &mut Stream::new(1, Purpose::Sample, 0, sample), &mut moved);
+            let shift = moved[90] - 90.0;
+            assert!(moved.iter().zip(&window).all(|(a, b)| *a == (b + shift).clamp(0.0, 186.0)));
+            seen.insert(shift as i32);
+        }
+        assert_eq!(seen, (-2..=2).collect());
+    }
+}

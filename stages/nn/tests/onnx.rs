@@ -1,0 +1,160 @@
+//! ONNX files and the engines that run them, through the public API.
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking and says what it skips")]
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+
+use ecgpipe_nn::{
+    BaselineConfig, Beats, Engine, Model, Search, Session, TrainingConfig, export, predict, read_metadata,
+    read_signature, train, train_baseline,
+};
+
+mod synthetic;
+use synthetic::{Set, config, signature};
+
+const ONE: NonZeroUsize = NonZeroUsize::MIN;
+
+/// A network and a baseline, both trained a little.
+fn models() -> [Model; 2] {
+    let set = Set::new(200, 21);
+    let config = TrainingConfig { epoch_n: 2, ..config() };
+    let network = train(&config, set.samples(), set.samples(), ONE, &mut |_| ControlFlow::Continue(())).unwrap();
+    [network.model, train_baseline(&BaselineConfig::new(signature()), set.samples()).unwrap()]
+}
+
+fn metadata() -> BTreeMap<String, String> {
+    [("provenance", "a \"quoted\" ünïcode value"), ("sampling_hz", "360")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+}
+
+/// tract, and ONNX Runtime where one can be found without the network.
+fn engines() -> Vec<Engine> {
+    let found = Search { cache_folder: None, ask_python: true, offline: true }.run();
+    let mut engines = vec![Engine::Tract];
+    match found.library {
+        Some(library) => engines.push(Engine::Ort(library)),
+        None => eprintln!("skipped: ONNX Runtime ({}); set ORT_DYLIB_PATH", found.notes.join("; ")),
+    }
+    engines
+}
+
+#[test]
+fn engines_agree_with_burn() {
+    let set = Set::new(300, 22);
+    for model in models() {
+        let bytes = export(&model, &metadata()).unwrap();
+        // Every third beat has no rhythm.
+        let mut rhythm = set.rhythm.clone();
+        rhythm.chunks_mut(2).step_by(3).for_each(|row| row.fill(f32::NAN));
+        for rhythm in [None, Some(&set.rhythm), Some(&rhythm)] {
+            for beat_n in [0, 1, 7, 300] {
+                let beats = Beats { windows: &set.windows[..187 * beat_n], rhythm: rhythm.map(|r| &r[..2 * beat_n]) };
+                let expected = predict(&model, beats, ONE).unwrap();
+                for engine in engines() {
+                    let mut session = Session::open(&bytes, &engine).unwrap();
+                    let found = session.probabilities(beats).unwrap();
+                    assert_eq!(found.len(), 5 * beat_n);
+                    let largest = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max);
+                    assert!(largest < 1e-5, "{:?}, {beat_n} beats: {largest}", session.engine());
+                    assert!(found.chunks(5).all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-5));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_model_gives_the_same_bytes() {
+    for model in models() {
+        assert_eq!(export(&model, &metadata()).unwrap(), export(&model.clone(), &metadata()).unwrap());
+    }
+}
+
+#[test]
+fn metadata_comes_back() {
+    for model in models() {
+        let bytes = export(&model, &metadata()).unwrap();
+        let found = read_metadata(&bytes).unwrap();
+        assert!(metadata().iter().all(|(key, value)| found.get(key) == Some(value)), "{found:?}");
+        assert_eq!(read_signature(&bytes).unwrap(), signature());
+        let session = Session::open(&bytes, &Engine::Tract).unwrap();
+        assert_eq!((session.metadata(), session.signature()), (&found, &signature()));
+        assert_eq!(session.engine().name, "tract");
+    }
+    let reserved = BTreeMap::from([("ecgpipe.signature".to_owned(), String::new())]);
+    let message = export(&models()[0], &reserved).unwrap_err().to_string();
+    assert!(message.contains("`ecgpipe.signature` is reserved"), "{message}");
+}
+
+#[test]
+fn beats_that_do_not_fit_are_errors() {
+    let bytes = export(&models()[0], &metadata()).unwrap();
+    for engine in engines() {
+        let mut session = Session::open(&bytes, &engine).unwrap();
+        let check = |session: &mut Session, windows: &[f32], rhythm: Option<&[f32]>, expected: &str| {
+            let message = session.probabilities(Beats { windows, rhythm }).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        check(&mut session, &[0.5; 186], None, "186 window values");
+        check(&mut session, &[0.5; 374], Some(&[1.0; 3]), "3 rhythm values were given for 2 beats");
+        let mut windows = [0.5; 374];
+        windows[190] = f32::INFINITY;
+        check(&mut session, &windows, None, "sample 3 of the window of beat 1");
+    }
+}
+
+#[test]
+fn hostile_bytes_are_errors() {
+    let check = |bytes: &[u8], expected: &str| {
+        let message = read_metadata(bytes).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+        for engine in engines() {
+            assert_eq!(Session::open(bytes, &engine).unwrap_err().to_string(), message);
+        }
+    };
+    check(b"", "0 bytes are not an ONNX file");
+    check(b"PK\x03\x04 this is a zip file", "are not an ONNX file");
+    // ir_version 8 and an empty graph, from nowhere in particular.
+    check(&[0x08, 0x08, 0x3a, 0x00], "so ecgpipe did not write it");
+
+    let good = export(&models()[0], &metadata()).unwrap();
+    check(&good[..good.len() - 7], "are not an ONNX file");
+    let replaced = |from: &[u8], to: &[u8]| {
+        let at = good.windows(from.len()).position(|part| part == from).unwrap();
+        [&good[..at], to, &good[at + from.len()..]].concat()
+    };
+    check(&replaced(b"ecgpipe.onnx_format\x12\x011", b"ecgpipe.onnx_format\x12\x012"), "has the format 2");
+    check(&replaced(b"\"window_n\":187", b"\"window_n\":188"), "its inputs are");
+    check(&replaced(b"\"window_n\":187", b"\"window_m\":187"), "unknown field `window_m`");
+    check(&replaced(b"Softmax", b"Hardmax"), "operator `Hardmax`");
+}
+
+#[test]
+fn a_file_with_any_byte_changed_never_aborts() {
+    let good = export(&models()[0], &metadata()).unwrap();
+    let mut state = 5_u64;
+    let mut opened_n = 0;
+    let mut refused_n = 0;
+    for round in 0..120 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let mut bytes = good.clone();
+        // Most of the file is weights; the structure in its first and last parts is what is interesting.
+        let span = if round % 2 == 0 { 4000.min(bytes.len()) } else { bytes.len() };
+        let idx = (state >> 33) as usize % span;
+        bytes[idx] ^= 1 << ((state >> 29) & 7);
+        match Session::open(&bytes, &Engine::Tract) {
+            Ok(mut session) => {
+                opened_n += 1;
+                // A changed weight is a valid file: what it predicts is its own affair, but it returns.
+                let _ = session.probabilities(Beats { windows: &[0.5; 187], rhythm: None });
+            }
+            Err(error) => {
+                refused_n += 1;
+                assert!(!error.to_string().is_empty());
+            }
+        }
+    }
+    assert!(opened_n > 15 && refused_n > 15, "{opened_n} opened, {refused_n} refused");
+}

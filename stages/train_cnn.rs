@@ -1,0 +1,185 @@
+//! Trains the convolutional network on windows and, where connected, rhythm features.
+//!
+//! The network, its training and the sources of its choices are documented in `ecgpipe-nn`.
+
+use std::{num::NonZeroUsize, ops::ControlFlow};
+
+use ecgpipe_nn::{Ending, NetworkConfig, Scores, Selection, Signature, TrainingConfig, train};
+use ecgpipe_sdk::{All, Context, Features, Metrics, Model, NormalisedWindows, One, Part, Split, Stage, StageError, ports};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    dataset::{feature_names, gather, window_n},
+    model_artifact::to_artifact,
+};
+
+/// Trains the convolutional beat classifier.
+pub struct TrainCnn;
+
+/// What the best epoch is chosen by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChooseBy {
+    /// The highest macro-F1 on the validation part.
+    MacroF1,
+    /// The lowest loss on the validation part.
+    Loss,
+}
+
+/// Parameters of `train_cnn`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Params {
+    /// Passes over the training part, at most. At least 1.
+    pub epochs: usize,
+    /// Beats in one step of the optimiser. At least 1.
+    pub batch_n: usize,
+    /// Highest learning rate of the schedule (linear rise, then cosine).
+    pub learning_rate: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// A beat of a class with n beats weighs n to minus this power: 0 all beats alike, 1 all classes alike.
+    pub class_weight_power: f64,
+    /// Share of hidden units switched off while training.
+    pub dropout: f32,
+    /// Share of beats whose rhythm is hidden while training, so that the model also answers from the window alone.
+    pub rhythm_dropout: f32,
+    /// Training windows are moved by up to this many samples either way, as a detector may miss the R-peak.
+    pub shift_max_n: usize,
+    /// Standard deviation of the noise added to training windows, in units of the window's range.
+    pub noise_deviation: f32,
+    /// What the best epoch is chosen by; its weights are the result.
+    pub choose_by: ChooseBy,
+    /// Training stops after this many epochs without a better one; 0 never stops early.
+    pub patience_epochs: usize,
+    /// Whether a class without any training beat is an error.
+    pub require_every_class: bool,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        let defaults = TrainingConfig::new(NetworkConfig::new(Signature::aami(Vec::new())));
+        Self {
+            epochs: defaults.epoch_n,
+            batch_n: defaults.batch_n,
+            learning_rate: defaults.learning_rate,
+            weight_decay: defaults.weight_decay,
+            class_weight_power: defaults.class_weight_power,
+            dropout: defaults.dropout,
+            rhythm_dropout: defaults.rhythm_dropout,
+            shift_max_n: defaults.shift_max_n,
+            noise_deviation: defaults.noise_deviation,
+            choose_by: ChooseBy::MacroF1,
+            patience_epochs: defaults.patience_epoch_n,
+            require_every_class: defaults.require_every_class,
+        }
+    }
+}
+
+impl Params {
+    fn config(&self, signature: Signature, seed: u64) -> TrainingConfig {
+        TrainingConfig {
+            seed,
+            epoch_n: self.epochs,
+            batch_n: self.batch_n,
+            learning_rate: self.learning_rate,
+            weight_decay: self.weight_decay,
+            class_weight_power: self.class_weight_power,
+            dropout: self.dropout,
+            rhythm_dropout: self.rhythm_dropout,
+            shift_max_n: self.shift_max_n,
+            noise_deviation: self.noise_deviation,
+            selection: match self.choose_by {
+                ChooseBy::MacroF1 => Selection::MacroF1,
+                ChooseBy::Loss => Selection::Loss,
+            },
+            patience_epoch_n: self.patience_epochs,
+            require_every_class: self.require_every_class,
+            ..TrainingConfig::new(NetworkConfig::new(signature))
+        }
+    }
+}
+
+ports! {
+    /// What `train_cnn` takes.
+    pub struct Inputs {
+        /// Windows of all records.
+        pub windows: All<NormalisedWindows>,
+        /// Features of all records; the network uses them where they are known.
+        pub rhythm: Option<All<Features>>,
+        /// Which beats are for training and validation.
+        pub split: One<Split>,
+    }
+}
+
+ports! {
+    /// What `train_cnn` gives.
+    pub struct Outputs {
+        /// The weights of the best epoch.
+        pub model: One<Model>,
+        /// Loss, accuracy and macro-F1 per epoch, for training and validation.
+        pub metrics: One<Metrics>,
+    }
+}
+
+impl Stage for TrainCnn {
+    const NAME: &'static str = "train_cnn";
+    const SUMMARY: &'static str = "trains a compact convolutional network on windows and rhythm features (burn)";
+    const SEEDED: bool = true;
+    const EXCLUSIVE: bool = true;
+    type Params = Params;
+    type Inputs = Inputs;
+    type Outputs = Outputs;
+
+    fn check(params: &Params) -> Result<(), String> {
+        let config = params.config(Signature::aami(Vec::new()), 0);
+        config.check().map_err(|error| {
+            let text = error.to_string();
+            // The library's names for the two parameters that read better otherwise here.
+            text.replace("epoch_n", "epochs").replace("patience_epochs_n", "patience_epochs")
+        })
+    }
+
+    fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {
+        let signature = Signature { window_n: window_n(&inputs.windows)?, ..Signature::aami(feature_names(inputs.rhythm.as_ref())?) };
+        let gather = |part| gather(part, &inputs.windows, inputs.rhythm.as_ref(), &inputs.split);
+        let (training, validation) = (gather(Part::Training)?, gather(Part::Validation)?);
+        cx.note(format!("{} training beats, {} validation beats", training.beat_n(), validation.beat_n()));
+        let config = params.config(signature, cx.seed()?);
+        let threads = NonZeroUsize::new(cx.threads()).unwrap_or(NonZeroUsize::MIN);
+        let trained = train(&config, training.samples(), validation.samples(), threads, &mut |report| {
+            for (key, value) in epoch_values(&report.scores) {
+                cx.metric(key, report.scores.epoch as i64, value);
+            }
+            cx.progress(report.scores.epoch as u64, report.epoch_n as u64, "epochs");
+            if cx.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .map_err(|error| StageError::from_error(&error))?;
+        if trained.ending == Ending::Cancelled {
+            return Err(ecgpipe_sdk::Cancelled.into());
+        }
+        let mut metrics = Metrics::default();
+        for scores in &trained.history {
+            for (key, value) in epoch_values(scores) {
+                metrics.push(key, scores.epoch as i64, value);
+            }
+        }
+        metrics.push("train/best_epoch", 0, trained.best_epoch as f64);
+        metrics.push("train/parameters", 0, trained.model.parameter_n() as f64);
+        Ok(Outputs { model: One::new(to_artifact(&trained.model)?), metrics: One::new(metrics) })
+    }
+}
+
+fn epoch_values(scores: &ecgpipe_nn::EpochScores) -> Vec<(String, f64)> {
+    let of = |part: &str, scores: &Scores| {
+        [("loss", scores.loss), ("accuracy", scores.accuracy), ("macro_f1", scores.macro_f1)]
+            .map(|(name, value)| (format!("{part}/{name}"), value))
+    };
+    let mut values = of("train", &scores.training).to_vec();
+    if let Some(validation) = &scores.validation {
+        values.extend(of("validation", validation));
+    }
+    values.push(("train/learning_rate".to_owned(), scores.learning_rate));
+    values
+}
