@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-use ecgpipe_sdk::{RecordId, Registry, StageError};
+use ecgpipe_sdk::{MetricPoint, RecordId, Registry, StageError};
 
 use crate::{
     digest::{Digest, Key, KeyField},
@@ -306,7 +306,11 @@ impl Coordinator<'_> {
                         self.finish(id, manifest, &hot);
                     }
                     Outcome::Found(manifest) => {
-                        self.hit(id, manifest, &hot)?;
+                        let points = self.stored_metrics(id, &manifest).unwrap_or_else(|text| {
+                            (request.events)(Event::Warning { job: Some(self.name(id)), text });
+                            Vec::new()
+                        });
+                        self.hit(id, manifest, points, &hot);
                     }
                     Outcome::LostInputs { inputs, messages } => {
                         for text in messages {
@@ -338,13 +342,20 @@ impl Coordinator<'_> {
         let mut reason = None;
         if !forced {
             match request.store.lookup(&key)? {
-                Lookup::Hit(manifest) => {
-                    self.hit(id, manifest, hot)?;
-                    for digest in input_digests(&job) {
-                        hot.release(digest);
+                Lookup::Hit(manifest) => match self.stored_metrics(id, &manifest) {
+                    Ok(points) => {
+                        self.hit(id, manifest, points, hot);
+                        for digest in input_digests(&job) {
+                            hot.release(digest);
+                        }
+                        return Ok(None);
                     }
-                    return Ok(None);
-                }
+                    Err(message) => {
+                        let text = format!("{message}; it is computed again");
+                        (request.events)(Event::Warning { job: Some(job.name.clone()), text });
+                        reason = Some(Why::Damaged { message });
+                    }
+                },
                 Lookup::Miss(miss) => {
                     if miss.is_warning() {
                         (request.events)(Event::Warning { job: Some(job.name.clone()), text: miss.to_string() });
@@ -407,7 +418,7 @@ impl Coordinator<'_> {
         }
     }
 
-    fn hit(&mut self, id: JobId, manifest: Manifest, hot: &HotArtifacts) -> Result<(), EngineError> {
+    fn hit(&mut self, id: JobId, manifest: Manifest, metrics: Vec<MetricPoint>, hot: &HotArtifacts) {
         let request = self.request;
         self.counts.hits += 1;
         let job = self.name(id);
@@ -415,32 +426,27 @@ impl Coordinator<'_> {
         for text in &manifest.warnings {
             (request.events)(Event::Warning { job: Some(job.clone()), text: text.clone() });
         }
-        if !request.dry_run {
-            self.replay_metrics(id, &manifest);
+        for point in metrics {
+            (request.events)(Event::Metric { job: job.clone(), point });
         }
         self.finish(id, manifest, hot);
-        Ok(())
     }
 
-    /// Says the metrics of a reused result again, for the trackers of this run.
-    fn replay_metrics(&self, id: JobId, manifest: &Manifest) {
+    /// The metrics of a reused result, which are said again for the trackers of this run; the error says what is damaged.
+    fn stored_metrics(&self, id: JobId, manifest: &Manifest) -> Result<Vec<MetricPoint>, String> {
+        let mut points = Vec::new();
+        if self.request.dry_run {
+            return Ok(points);
+        }
         let node = &self.request.plan.nodes()[id.node_idx];
         let stage = self.request.registry.get(&node.uses).expect("a plan names registered stages only");
         for port in stage.spec().outputs.iter().filter(|port| port.kind.name == "metrics") {
             let Some(output) = manifest.outputs.get(&OutputName::new(port.name)) else { continue };
-            let artifact = self.request.store.read(output).ok().and_then(|bytes| port.kind.decode(&bytes).ok());
-            match artifact {
-                Some(artifact) => {
-                    for point in port.kind.metrics(&artifact) {
-                        (self.request.events)(Event::Metric { job: self.name(id), point });
-                    }
-                }
-                None => {
-                    let text = format!("its metrics are damaged in the store; run again with `--force {}`", node.name);
-                    (self.request.events)(Event::Warning { job: Some(self.name(id)), text });
-                }
-            }
+            let bytes = self.request.store.read(output).map_err(|error| error.to_string())?;
+            let artifact = port.kind.decode(&bytes).map_err(|error| error.to_string())?;
+            points.extend(port.kind.metrics(&artifact));
         }
+        Ok(points)
     }
 
     fn finish(&mut self, id: JobId, manifest: Manifest, hot: &HotArtifacts) {

@@ -16,10 +16,11 @@
 //! | `event`, `explain` | `digest` |
 //! | `store` | `digest` |
 //! | `pipeline` | `diagnostic` |
-//! | `plan`, `schema`, `graph` | `pipeline`, `diagnostic` |
+//! | `plan` | `pipeline`, `diagnostic` |
+//! | `schema`, `graph` | `plan`, `pipeline`, `diagnostic` |
 //! | `hot` | `digest`, `store` |
-//! | `job`, `key` | each other, `hot`, `store`, `digest`, `event` |
 //! | `expand` | `plan`, `schedule`, `event` |
+//! | `job`, `key` | each other, `expand`, `hot`, `store`, `digest`, `event` |
 //! | `publish` | `store`, `digest` |
 //! | `engine` | all of the above |
 //! | `track` | `event`, `digest`, `explain`, `git`, `pipeline` |

@@ -9,6 +9,8 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
@@ -45,6 +47,8 @@ pub struct PublishedFile {
     pub written: bool,
     /// Length in bytes.
     pub size: u64,
+    /// Digest of the artifact that it was made from.
+    pub artifact: Digest,
 }
 
 /// Why a file could not be published.
@@ -65,6 +69,16 @@ pub enum PublishError {
         target: String,
         /// What is wrong.
         message: String,
+    },
+    /// Two artifacts would overwrite each other.
+    #[error("failed to publish {path}: both {first} and {second} give it; publish one of them elsewhere")]
+    Clash {
+        /// The file.
+        path: String,
+        /// One output.
+        first: String,
+        /// The other.
+        second: String,
     },
     /// The file system refuses.
     #[error("failed to write {path}: {source}")]
@@ -111,7 +125,9 @@ pub fn publish(project: &Path, store: &Store, publications: &[Publication<'_>]) 
         state = State { format: FORMAT, targets: BTreeMap::new() };
     }
     let (mut published, mut changed) = (Vec::new(), false);
+    let mut owners: BTreeMap<String, String> = BTreeMap::new();
     for publication in publications {
+        let artifact = publication.output.digest;
         // Several artifacts may share a folder as target, so the artifact's own name is part of the entry's.
         let entry = format!("{}|{}|{}", project.display(), publication.target, publication.provenance.output);
         let provenance = Digest::of(&serde_json::to_vec(&publication.provenance).expect("provenance is plain data"));
@@ -120,12 +136,15 @@ pub fn publish(project: &Path, store: &Store, publications: &[Publication<'_>]) 
             same && known.files.iter().all(|(path, mark)| file_mark(&project.join(path)).as_ref() == Some(mark))
         });
         if let Some(known) = up_to_date {
-            let file = |(path, mark): (&String, &FileMark)| PublishedFile { path: path.clone(), written: false, size: mark.size };
-            published.extend(known.files.iter().map(file));
+            for (path, mark) in &known.files {
+                claim(&mut owners, path, publication)?;
+                published.push(PublishedFile { path: path.clone(), written: false, size: mark.size, artifact });
+            }
             continue;
         }
         let mut files = BTreeMap::new();
         for (path, bytes) in content(store, publication)? {
+            claim(&mut owners, &path, publication)?;
             let full = project.join(&path);
             let written = fs::read(&full).map_or(true, |present| present != bytes);
             if written {
@@ -134,7 +153,7 @@ pub fn publish(project: &Path, store: &Store, publications: &[Publication<'_>]) 
             if let Some(mark) = file_mark(&full) {
                 files.insert(path.clone(), mark);
             }
-            published.push(PublishedFile { path, written, size: bytes.len() as u64 });
+            published.push(PublishedFile { path, written, size: bytes.len() as u64, artifact });
         }
         changed = true;
         state.targets.insert(entry, TargetState { artifact: publication.output.digest, provenance, files });
@@ -144,6 +163,18 @@ pub fn publish(project: &Path, store: &Store, publications: &[Publication<'_>]) 
         let _ = serde_json::to_vec(&state).map(|json| write_whole(&state_path, &json));
     }
     Ok(published)
+}
+
+fn claim(
+    owners: &mut BTreeMap<String, String>,
+    path: &str,
+    publication: &Publication<'_>,
+) -> Result<(), PublishError> {
+    let second = publication.provenance.output.clone();
+    match owners.insert(path.to_owned(), second.clone()) {
+        None => Ok(()),
+        Some(first) => Err(PublishError::Clash { path: path.to_owned(), first, second }),
+    }
 }
 
 fn content(store: &Store, publication: &Publication<'_>) -> Result<Vec<(String, Bytes)>, PublishError> {
@@ -174,15 +205,16 @@ fn content(store: &Store, publication: &Publication<'_>) -> Result<Vec<(String, 
 fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = folder.join(format!(".{name}.{}.partial", std::process::id()));
-    let written = fs::write(&temporary, bytes)
-        .and_then(|()| fs::File::open(&temporary)?.sync_data())
-        .and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written
+    let mut temporary = tempfile::Builder::new().prefix(".ecgpipe-").permissions(readable()).tempfile_in(folder)?;
+    temporary.write_all(bytes)?;
+    temporary.as_file().sync_data()?;
+    temporary.persist(path)?;
+    Ok(())
+}
+
+/// Published files are for everybody, unlike temporary ones; the umask still takes away what it must.
+fn readable() -> fs::Permissions {
+    fs::Permissions::from_mode(0o666)
 }
 
 fn file_mark(path: &Path) -> Option<FileMark> {

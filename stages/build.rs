@@ -136,15 +136,17 @@ fn word(text: &str) -> String {
 
 /// The source up to its test module, which by the style of this project comes last.
 fn without_tests(source: &str) -> String {
-    let mut lines = Vec::new();
-    let mut rest = source.lines().peekable();
-    while let Some(line) = rest.next() {
-        if line.trim() == "#[cfg(test)]" && rest.peek().is_some_and(|next| next.trim_start().starts_with("mod tests")) {
-            break;
-        }
-        lines.push(line);
-    }
-    lines.join("\n")
+    let lines: Vec<&str> = source.lines().collect();
+    let begins_tests = |at: usize| {
+        lines[at].trim() == "#[cfg(test)]"
+            && lines[at + 1..]
+                .iter()
+                .map(|line| line.trim_start())
+                .find(|line| !line.starts_with("#[") && !line.starts_with("//"))
+                .is_some_and(|line| line.trim_start_matches("pub(crate) ").starts_with("mod tests {"))
+    };
+    let end = (0..lines.len()).find(|&at| begins_tests(at)).unwrap_or(lines.len());
+    lines[..end].join("\n")
 }
 
 fn identity(name: &str, modules: &BTreeMap<String, Unit>, members: &BTreeMap<&str, Unit>, lock: &Lock) -> String {

@@ -1,1 +1,62 @@
-//! Skeleton.
+//! The stages of ecgpipe: one stage, one file (or folder). This file is THE list.
+//!
+//! To add a stage: write `stages/<name>.rs`, then add one line to the modules and one to [`register`]. `tests/tidy.rs` finds
+//! a stage file that is missing here. How to write one: `stages/README.md`.
+
+pub mod aami;
+pub mod chart;
+pub mod database;
+pub mod dataset;
+pub mod infer;
+pub mod lead;
+pub mod model_artifact;
+pub mod npy;
+pub mod onnx_runtime;
+pub mod resample;
+
+pub mod detect_peaks;
+pub mod evaluate;
+pub mod export_onnx;
+pub mod infer_onnx;
+pub mod ingest_wfdb;
+pub mod normalise;
+pub mod plot_beats;
+pub mod plot_confusion;
+pub mod plot_curves;
+pub mod plot_strips;
+pub mod rhythm;
+pub mod split;
+pub mod synthesise;
+pub mod train_baseline;
+pub mod train_cnn;
+pub mod window;
+
+use ecgpipe_sdk::{Registry, Stage};
+
+include!(concat!(env!("OUT_DIR"), "/code_identity.rs"));
+
+/// Registers every stage.
+pub fn register(registry: &mut Registry) {
+    add::<detect_peaks::DetectPeaks>(registry);
+    add::<evaluate::Evaluate>(registry);
+    add::<export_onnx::ExportOnnx>(registry);
+    add::<infer_onnx::InferOnnx>(registry);
+    add::<ingest_wfdb::IngestWfdb>(registry);
+    add::<normalise::Normalise>(registry);
+    add::<plot_beats::PlotBeats>(registry);
+    add::<plot_confusion::PlotConfusion>(registry);
+    add::<plot_curves::PlotCurves>(registry);
+    add::<plot_strips::PlotStrips>(registry);
+    add::<rhythm::Rhythm>(registry);
+    add::<split::Split>(registry);
+    add::<synthesise::Synthesise>(registry);
+    add::<train_baseline::TrainBaseline>(registry);
+    add::<train_cnn::TrainCnn>(registry);
+    add::<window::Window>(registry);
+}
+
+fn add<S: Stage>(registry: &mut Registry) {
+    let identity = code_identity(S::NAME);
+    assert!(!identity.is_empty(), "stage `{}` does not live in a module of its name", S::NAME);
+    registry.register::<S>(identity);
+}

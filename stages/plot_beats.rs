@@ -306,21 +306,18 @@ impl Panel {
         (x, self.plot.bottom() - (0.04 + 0.92 * amplitude.clamp(0.0, 1.0)) * self.plot.height)
     }
 
+    /// Places of (ms, amplitude), less those that nobody would miss.
     fn curve(&self, points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
-        points
-            .map(
-                |(ms, amplitude)| {
-                    if amplitude.is_finite() { self.place((ms, amplitude)) } else { (f64::NAN, f64::NAN) }
-                },
-            )
-            .collect()
+        let place = |(ms, amplitude): (f64, f64)| {
+            if amplitude.is_finite() { self.place((ms, amplitude)) } else { (f64::NAN, f64::NAN) }
+        };
+        let points: Vec<(f64, f64)> = points.map(place).collect();
+        if points.iter().all(|point| point.0.is_finite()) { chart::simplified(&points, TOLERANCE) } else { points }
     }
 
     fn beat(&self, beat: &TestBeat<'_>) -> Vec<(f64, f64)> {
         let samples = beat.samples.iter().enumerate();
-        let points =
-            self.curve(samples.map(|(idx, &sample)| (beat.start_ms + idx as f64 * beat.step_ms, f64::from(sample))));
-        if points.iter().all(|point| point.1.is_finite()) { chart::simplified(&points, TOLERANCE) } else { points }
+        self.curve(samples.map(|(idx, &sample)| (beat.start_ms + idx as f64 * beat.step_ms, f64::from(sample))))
     }
 
     fn axes(&self, scene: &mut Scene) {

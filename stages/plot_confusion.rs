@@ -261,8 +261,9 @@ fn draw_key(scene: &mut Scene, matrix: &Matrix, top: f64, right: f64) {
     let (bar_width, step_n) = (100.0, 50);
     let x = right + 86.0 - bar_width;
     for step in 0..step_n {
-        let width = bar_width / f64::from(step_n);
-        let frame = Frame { x: x + f64::from(step) * width, y: top, width, height: 10.0 };
+        // Each step reaches to the bar's end and the next covers it, so that no viewer shows seams.
+        let from = bar_width * f64::from(step) / f64::from(step_n);
+        let frame = Frame { x: x + from, y: top, width: bar_width - from, height: 10.0 };
         scene.rect(frame, palette::blues((f64::from(step) + 0.5) / f64::from(step_n)));
     }
     scene.text((x, top + 25.0), "0 %", SMALL);

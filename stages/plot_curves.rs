@@ -85,6 +85,8 @@ struct Curves {
     first_epoch: i64,
     last_epoch: i64,
     best_epoch: Option<i64>,
+    /// Whether the training named the best epoch, and it was not just found by its loss.
+    is_told: bool,
     non_finite_n: usize,
 }
 
@@ -122,7 +124,7 @@ impl Curves {
         let best_epoch = best_epoch.filter(|epoch| (first_epoch..=last_epoch).contains(epoch));
         let values = panels.iter().flat_map(|panel| panel.training.values().chain(panel.validation.values()));
         let non_finite_n = values.filter(|value| !value.is_finite()).count();
-        Self { panels, first_epoch, last_epoch, best_epoch, non_finite_n }
+        Self { panels, first_epoch, last_epoch, best_epoch, is_told: told.is_some(), non_finite_n }
     }
 }
 
@@ -135,7 +137,6 @@ fn lowest(curve: &Curve) -> Option<i64> {
 fn label(name: &str) -> String {
     match name {
         "macro_f1" => "macro F1".to_owned(),
-        "loss" => "loss (cross-entropy)".to_owned(),
         other => other.replace('_', " "),
     }
 }
@@ -163,7 +164,10 @@ fn subtitle(curves: &Curves) -> String {
     let epoch_n = curves.last_epoch - curves.first_epoch + 1;
     let mut text = format!("{epoch_n} epoch{}", if epoch_n == 1 { "" } else { "s" });
     if let Some(best) = curves.best_epoch {
-        text.push_str(&format!("; the model of epoch {best} was kept"));
+        text.push_str(&match curves.is_told {
+            true => format!("; the model of epoch {best} was kept"),
+            false => format!("; lowest validation loss at epoch {best}"),
+        });
     }
     if curves.non_finite_n > 0 {
         text.push_str(&format!("; {} values are not finite and left out", curves.non_finite_n));
@@ -222,20 +226,22 @@ fn draw_panel(scene: &mut Scene, plot: Frame, (curves, panel): (&Curves, &Panel)
         }
         scene.line(points, Stroke::new(color, 2.0));
     }
-    mark_best(scene, plot, (curves, panel), place(curves.best_epoch.unwrap_or(0), 0.0).0, &y_axis);
+    if let Some((best, value, color)) = best_point(curves, panel) {
+        scene.disc(place(best, value), 5.5, WHITE);
+        scene.disc(place(best, value), 4.0, color);
+        // The number stands above the panel, where no curve can run through it.
+        let text = format!("epoch {best}: {value:.3}");
+        scene.text((plot.right(), plot.y - 10.0), &text, SMALL.color(color).bold().end());
+    }
 }
 
-/// The kept epoch's value, on the validation curve where there is one; the number stands above the panel, where no curve
-/// can run through it.
-fn mark_best(scene: &mut Scene, plot: Frame, (curves, panel): (&Curves, &Panel), x: f64, y_axis: &Axis) {
-    let Some(best) = curves.best_epoch else { return };
+/// Epoch, value and colour of the best epoch: on the validation curve where there is one.
+fn best_point(curves: &Curves, panel: &Panel) -> Option<(i64, f64, Color)> {
+    let best = curves.best_epoch?;
     let (curve, color) =
         if panel.validation.is_empty() { (&panel.training, TRAINING) } else { (&panel.validation, VALIDATION) };
-    let Some(&value) = curve.get(&best).filter(|value| value.is_finite()) else { return };
-    let y = plot.bottom() - y_axis.share(value) * plot.height;
-    scene.disc((x, y), 5.5, WHITE);
-    scene.disc((x, y), 4.0, color);
-    scene.text((plot.right(), plot.y - 10.0), &format!("epoch {best}: {value:.3}"), SMALL.color(color).bold().end());
+    let value = curve.get(&best).copied().filter(|value| value.is_finite())?;
+    Some((best, value, color))
 }
 
 /// A loss starts at 0 unless that would flatten its curves; a score ends at 1 unless it is far below.
@@ -276,9 +282,7 @@ mod tests {
     #[test]
     fn panels_are_the_metrics_that_were_measured() {
         let svg = svg(&metrics(12, &["train/loss", "validation/loss", "train/accuracy", "validation/accuracy"]));
-        for expected in
-            ["loss (cross-entropy)", "accuracy", "12 epochs; the model of epoch 7 was kept", "epoch 7: 0.300"]
-        {
+        for expected in [">loss<", "accuracy", "12 epochs; lowest validation loss at epoch 7", "epoch 7: 0.300"] {
             assert!(svg.contains(expected), "{expected}");
         }
         assert!(!svg.contains("macro F1"));

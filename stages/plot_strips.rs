@@ -102,7 +102,7 @@ const MM_PER_MV: f64 = 10.0;
 const CALIBRATION_MM: f64 = 15.0;
 /// Height of a lead's paper: as much as its signal needs, between these, in whole bold squares, in mm.
 const LEAST_LEAD_MM: f64 = 25.0;
-const MOST_LEAD_MM: f64 = 60.0;
+const MOST_LEAD_MM: f64 = 80.0;
 const FOOTER: &str = "Decision support, not a diagnosis; verify every strip.";
 
 const PAPER: Color = Color::hex(0xff_fa_f8);
@@ -432,8 +432,13 @@ impl Trace {
         let need_mm = ((high - low) * MM_PER_MV + 6.0) / 5.0;
         let height_mm = (need_mm.ceil() * 5.0).clamp(LEAST_LEAD_MM, MOST_LEAD_MM);
         let is_clipped = (high - low) * MM_PER_MV > height_mm;
-        // Where the paper cannot hold all, it holds what is around the median.
-        let middle_mv = if is_clipped { values[values.len() / 2] } else { (low + high) / 2.0 };
+        // Where the paper cannot hold all, its middle is that of all but the outermost hundredths.
+        let middle_mv = if is_clipped {
+            let outer_n = values.len() / 100;
+            (values[outer_n] + values[values.len() - 1 - outer_n]) / 2.0
+        } else {
+            (low + high) / 2.0
+        };
         // Steps of 0.1 mV put whole tenths of a millivolt onto lines of the paper.
         let middle_mv = (middle_mv * 10.0).round() / 10.0;
         Self { name: lead.name.clone(), points, height_mm, middle_mv, is_clipped }

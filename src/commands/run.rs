@@ -234,8 +234,8 @@ fn publish_all(
     }
     let files = publish(Path::new("."), store, &publications)?;
     for file in &files {
-        let artifact = Digest::of(file.path.as_bytes());
-        tell(Event::Published { path: file.path.clone(), written: file.written, artifact, size: file.size });
+        let (path, written, artifact, size) = (file.path.clone(), file.written, file.artifact, file.size);
+        tell(Event::Published { path, written, artifact, size });
     }
     Ok(files.into_iter().map(|file| file.path).collect())
 }
@@ -249,8 +249,8 @@ struct ProvenanceMaker<'a> {
 
 impl ProvenanceMaker<'_> {
     fn of(&self, job: &crate::engine::JobReport, port: &str, digest: Digest) -> Provenance {
-        let mut upstream = self.plan.upstream(self.node_idx);
-        upstream.insert(self.node_idx);
+        let own_name = self.plan.nodes()[self.node_idx].name.clone();
+        let upstream = self.plan.select(&[own_name]).expect("the node is in the plan");
         let nodes = upstream.iter().map(|&node_idx| &self.plan.nodes()[node_idx]);
         let stages = nodes.map(|node| {
             let inputs = node.inputs.iter().map(|(port, edge)| {

@@ -53,7 +53,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -613,11 +614,15 @@ fn make_layout(root: &Path) -> Result<Lease, StoreError> {
         fs::create_dir_all(root).map_err(|error| StoreError::io("create", root, error))?;
         let path = root.join(FORMAT_FILE);
         let text = format!("{FORMAT_WORD} {STORE_FORMAT}\n");
-        let temporary = root.join(format!("{FORMAT_FILE}.{}", std::process::id()));
         let write = || -> io::Result<()> {
-            fs::write(&temporary, &text)?;
-            File::open(&temporary)?.sync_all()?;
-            fs::rename(&temporary, &path)
+            // A name of its own, since several threads and processes may make one store at once; readable for all.
+            let named = format!("{FORMAT_FILE}.");
+            let permissions = fs::Permissions::from_mode(0o666);
+            let mut temporary = tempfile::Builder::new().prefix(&named).permissions(permissions).tempfile_in(root)?;
+            temporary.write_all(text.as_bytes())?;
+            temporary.as_file().sync_all()?;
+            temporary.persist(&path)?;
+            Ok(())
         };
         write().map_err(|error| StoreError::writing(&path, text.len(), error))?;
     }

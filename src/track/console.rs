@@ -24,6 +24,9 @@ pub enum Verbosity {
     Json,
 }
 
+/// More files than this in one folder are counted, not named.
+const MOST_NAMES_N: usize = 6;
+
 /// The listener for the terminal.
 pub struct Console {
     verbosity: Verbosity,
@@ -31,6 +34,8 @@ pub struct Console {
     nodes: BTreeMap<String, Node>,
     width: usize,
     last_metrics: BTreeMap<String, f64>,
+    /// Names of the files that were written, by folder.
+    written: BTreeMap<String, Vec<String>>,
 }
 
 struct Node {
@@ -51,7 +56,7 @@ impl Console {
     #[must_use]
     pub fn new(verbosity: Verbosity) -> Self {
         let bars = (verbosity == Verbosity::Normal && std::io::stderr().is_terminal()).then(MultiProgress::new);
-        Self { verbosity, bars, nodes: BTreeMap::new(), width: 0, last_metrics: BTreeMap::new() }
+        Self { verbosity, bars, nodes: BTreeMap::new(), width: 0, last_metrics: BTreeMap::new(), written: BTreeMap::new() }
     }
 
     fn line(&self, text: &str) {
@@ -205,10 +210,16 @@ impl Listener for Console {
             Event::Skipped { job } => self.count(job, |node| node.skipped_n += 1),
             Event::Published { path, written, .. } => {
                 if *written {
-                    self.say(&format!("wrote {path}"));
+                    let (folder, name) = path.rsplit_once('/').unwrap_or((".", path));
+                    self.written.entry(folder.to_owned()).or_default().push(name.to_owned());
                 }
             }
             Event::Finished { .. } => {
+                for (folder, names) in &self.written {
+                    let named = names.len() <= MOST_NAMES_N;
+                    let what = if named { names.join(", ") } else { format!("{} files", names.len()) };
+                    self.say(&format!("wrote {folder}/: {what}"));
+                }
                 if let Some(bars) = &self.bars {
                     let _ = bars.clear();
                 }

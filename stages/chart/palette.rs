@@ -53,7 +53,7 @@ pub fn blues(share: f64) -> Color {
 pub fn ink_on(background: Color) -> Color {
     // Relative luminance with a gamma of 2; black and white are equally easy to read at about 0.19 of white's.
     let [red, green, blue] = background.rgb().map(|value| (f64::from(value) / 255.0) * (f64::from(value) / 255.0));
-    if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.22 { WHITE } else { Color::hex(0x0b_10_16) }
+    if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.22 { WHITE } else { Color::hex(0x0b_10_18) }
 }
 
 #[cfg(test)]

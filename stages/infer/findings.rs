@@ -261,13 +261,13 @@ fn rounded<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error>
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
 
     /// Beats 0.8 s apart at 1000 Hz: a letter is a beat, `.` one that could not be classified, a blank a gap.
-    fn beats(text: &str) -> Vec<Beat> {
+    pub(crate) fn beats(text: &str) -> Vec<Beat> {
         let mut beats = Vec::new();
         let mut is_after_gap = false;
         for (place, letter) in text.chars().enumerate() {

@@ -80,7 +80,8 @@ pub fn run(request: &Request<'_>) -> Result<String, StageError> {
     let is_windows = request.input.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy"));
     if is_windows {
         if let Some(lead) = request.lead {
-            let message = format!("`--lead {}` was given, but {} holds windows, not leads", shown(lead), request.input.display());
+            let message =
+                format!("`--lead {}` was given, but {} holds windows, not leads", shown(lead), request.input.display());
             return Err(StageError::new(message).help("leave `--lead` out, or give a WFDB record"));
         }
         let findings = windows::read(&model, request)?;
@@ -109,7 +110,14 @@ fn shown(text: &str) -> String {
     shown
 }
 
-/// The index of the largest probability; the first of equals.
-fn most_probable(probabilities: &[f32]) -> usize {
-    (1..probabilities.len()).fold(0, |best, idx| if probabilities[idx] > probabilities[best] { idx } else { best })
+/// The index of the largest probability, the first of equals; `None` if one is not a number, as a damaged model may give.
+fn most_probable(probabilities: &[f32]) -> Option<usize> {
+    let all_known = !probabilities.is_empty() && probabilities.iter().all(|probability| probability.is_finite());
+    let larger = |best, idx: usize| if probabilities[idx] > probabilities[best] { idx } else { best };
+    all_known.then(|| (1..probabilities.len()).fold(0, larger))
+}
+
+fn not_a_number(what: &str, idx: usize) -> StageError {
+    StageError::new(format!("the model gave {what} {idx} a probability that is not a number"))
+        .help("the model is damaged: publish it again with `ecgpipe run`")
 }

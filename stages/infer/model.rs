@@ -88,13 +88,15 @@ impl ModelFile {
             _ => StageError::new(format!("{shown}: {error}")).help("name a readable .onnx file by `--model`"),
         })?;
         let refuse = |error: &dyn std::fmt::Display| {
-            StageError::new(format!("{shown}: {error}")).help("`infer` reads the .onnx files that `ecgpipe run` publishes")
+            StageError::new(format!("{shown}: {error}"))
+                .help("`infer` reads the .onnx files that `ecgpipe run` publishes")
         };
         let mut metadata = read_metadata(&bytes).map_err(|error| refuse(&error))?;
         let signature = read_signature(&bytes).map_err(|error| refuse(&error))?;
         let provenance = Onnx::provenance(&bytes).map_err(|error| refuse(&error))?;
         let class = |name: &String| {
-            AamiClass::from_letter(name).ok_or_else(|| refuse(&format!("its class `{}` is not an AAMI class", super::shown(name))))
+            AamiClass::from_letter(name)
+                .ok_or_else(|| refuse(&format!("its class `{}` is not an AAMI class", super::shown(name))))
         };
         let classes = signature.class_names.iter().map(class).collect::<Result<_, _>>()?;
         metadata.remove(PROVENANCE_KEY);
@@ -104,17 +106,21 @@ impl ModelFile {
         Ok(Self { about, provenance, signature, classes, bytes })
     }
 
-    /// Opens the model in ONNX Runtime or, without it, in tract; the notes say why.
+    /// Opens the model in ONNX Runtime or, without it, in tract; the note then says why.
     ///
     /// # Errors
     /// If the engine refuses the model.
-    pub fn open(&self, data_folder: &Path, offline: bool) -> Result<(Session, EngineUsed, Vec<String>), StageError> {
+    pub fn open(&self, data_folder: &Path, offline: bool) -> Result<(Session, EngineUsed, Option<String>), StageError> {
         let chosen = choose(EngineChoice::Auto, data_folder, offline).map_err(StageError::new)?;
         let session = Session::open(&self.bytes, &chosen.engine)
             .map_err(|error| StageError::new(format!("{}: {error}", self.about.path)))?;
         let name = if session.engine().name == "onnxruntime" { "ONNX Runtime" } else { session.engine().name };
         let engine = EngineUsed { name, version: session.engine().version.clone() };
-        Ok((session, engine, chosen.notes))
+        let note = chosen.notes.split_first().map(|(first, tried)| match tried {
+            [] => first.clone(),
+            _ => format!("{first}: {}", tried.join("; ")),
+        });
+        Ok((session, engine, note))
     }
 }
 

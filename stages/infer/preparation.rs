@@ -54,15 +54,17 @@ pub fn preparation(
     }
     if detect_peaks.peaks == Peaks::Reference {
         detect_peaks.peaks = Peaks::Detected;
-        notes.push("the model learned from R-peaks of the reference annotations; here the QRS detector finds them".to_owned());
+        notes.push(
+            "the model learned from R-peaks of the reference annotations; here the QRS detector finds them".to_owned(),
+        );
     }
     // The metadata is what export measured on the windows themselves.
     read(metadata, "ecgpipe.window.length_n", &mut window.length_n)?;
     read(metadata, "ecgpipe.window.before_n", &mut window.before_n)?;
     read(metadata, "ecgpipe.window.sampling_frequency_hz", &mut window.sampling_frequency_hz)?;
-    for problem in [DetectPeaks::check(&detect_peaks), Window::check(&window)].into_iter().filter_map(Result::err) {
-        return Err(StageError::new(format!("the model names parameters that cannot be: {problem}")).help(EXPORT_AGAIN));
-    }
+    DetectPeaks::check(&detect_peaks).and_then(|()| Window::check(&window)).map_err(|problem| {
+        StageError::new(format!("the model names parameters that cannot be: {problem}")).help(EXPORT_AGAIN)
+    })?;
     Ok(Preparation { detect_peaks, window, notes })
 }
 
@@ -76,7 +78,8 @@ fn input<'a>(stage: &'a StageProvenance, port: &str) -> &'a str {
 /// A node, if it is of type `S`.
 fn known<'a, S: Stage>(provenance: &'a Provenance, node: &str) -> Result<&'a StageProvenance, StageError> {
     let stage = provenance.stages.get(node).ok_or_else(|| {
-        StageError::new(format!("the model's provenance has no stage `{node}` where `{}` is expected", S::NAME)).help(EXPORT_AGAIN)
+        StageError::new(format!("the model's provenance has no stage `{node}` where `{}` is expected", S::NAME))
+            .help(EXPORT_AGAIN)
     })?;
     if stage.uses != S::NAME {
         let message = format!(
@@ -101,7 +104,8 @@ where
 
 fn read<T: std::str::FromStr>(metadata: &BTreeMap<String, String>, key: &str, to: &mut T) -> Result<(), StageError> {
     if let Some(text) = metadata.get(key) {
-        let malformed = || StageError::new(format!("the model's metadata `{key}` is `{text}`, not a number")).help(EXPORT_AGAIN);
+        let malformed =
+            || StageError::new(format!("the model's metadata `{key}` is `{text}`, not a number")).help(EXPORT_AGAIN);
         *to = text.parse().map_err(|_| malformed())?;
     }
     Ok(())
@@ -141,7 +145,10 @@ pub(crate) mod tests {
         );
         let prepared = preparation(&BTreeMap::new(), Some(&provenance)).unwrap();
         assert_eq!(prepared.detect_peaks.peaks, Peaks::Detected);
-        assert_eq!((prepared.detect_peaks.detector.refractory_ms, prepared.detect_peaks.leads), (250.0, vec!["V5".to_owned()]));
+        assert_eq!(
+            (prepared.detect_peaks.detector.refractory_ms, prepared.detect_peaks.leads),
+            (250.0, vec!["V5".to_owned()])
+        );
         assert_eq!((prepared.window.before_n, prepared.window.edge), (80, window::Edge::Drop));
         assert_eq!(prepared.notes.len(), 1, "{:?}", prepared.notes);
     }
@@ -167,8 +174,14 @@ pub(crate) mod tests {
             let error = preparation(&BTreeMap::new(), Some(&provenance)).unwrap_err();
             assert!(error.to_string().contains(expected) && error.help.is_some(), "{error}");
         };
-        check(&|p| p.stages.get_mut("scale").unwrap().uses = "my_scaling".to_owned(), "stage `scale` of type `my_scaling`");
-        check(&|p| p.stages.get_mut("cut").unwrap().params = json!({"width": 3}), "parameters of `window` are not those");
+        check(
+            &|p| p.stages.get_mut("scale").unwrap().uses = "my_scaling".to_owned(),
+            "stage `scale` of type `my_scaling`",
+        );
+        check(
+            &|p| p.stages.get_mut("cut").unwrap().params = json!({"width": 3}),
+            "parameters of `window` are not those",
+        );
         check(&|p| p.stages.get_mut("cut").unwrap().params = json!({"before_n": 900}), "`before_n` must be less");
         check(&|p| _ = p.stages.remove("peaks"), "no stage `peaks`");
         let metadata = BTreeMap::from([("ecgpipe.window.length_n".to_owned(), "many".to_owned())]);

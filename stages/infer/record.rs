@@ -11,7 +11,7 @@ use super::{
     NOT_JUDGED, Request, UNCALIBRATED,
     findings::{Beat, RATE_RR_N, Summary, rr_before_s, summarise},
     model::{About, EngineUsed, ModelFile},
-    most_probable,
+    most_probable, not_a_number,
     preparation::{Preparation, preparation},
     quality::{Stretch, after_gap, unreadable},
     shown,
@@ -100,7 +100,8 @@ pub struct Finding {
 /// # Errors
 /// If the record is missing or damaged, has no such lead, or its leads are no voltages; if the model cannot be used.
 pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, StageError> {
-    let Preparation { mut detect_peaks, mut window, mut notes } = preparation(&model.about.metadata, model.provenance.as_ref())?;
+    let Preparation { mut detect_peaks, mut window, mut notes } =
+        preparation(&model.about.metadata, model.provenance.as_ref())?;
     let (signals, mut info) = signals(request.input)?;
     if let Some(name) = request.lead {
         let lead = named_lead(&signals, name)?;
@@ -113,8 +114,8 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, 
     info.lead = shown(&signals.leads[lead_idx].name);
     notes.extend(notes_on_record(&signals, request.lead, &window.leads));
 
-    let (mut session, engine, engine_notes) = model.open(request.data_folder, request.offline)?;
-    notes.extend(engine_notes);
+    let (mut session, engine, engine_note) = model.open(request.data_folder, request.offline)?;
+    notes.extend(engine_note);
     let beats = detect_peaks::find(&detect_peaks, &signals, None)?;
     let cut = window::cut(&window, &signals, &beats)?;
     let windows = min_max(&cut.windows);
@@ -130,11 +131,18 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, 
         rows[beat_idx as usize] = Some(predictions.row(row_idx));
     }
     let classified = |beat_idx: usize| {
-        let top = rows[beat_idx].map(|row| (model.classes[most_probable(row)], row[most_probable(row)]));
-        let (class, probability) = top.map_or((None, 0.0), |(class, probability)| (Some(class), probability));
-        Beat { sample_idx: positions[beat_idx], class, probability, is_after_gap: gaps[beat_idx] }
+        let top = match rows[beat_idx] {
+            Some(row) => Some(most_probable(row).ok_or_else(|| not_a_number("beat", beat_idx))?),
+            None => None,
+        };
+        Ok(Beat {
+            sample_idx: positions[beat_idx],
+            class: top.map(|top| model.classes[top]),
+            probability: top.zip(rows[beat_idx]).map_or(0.0, |(top, row)| row[top]),
+            is_after_gap: gaps[beat_idx],
+        })
     };
-    let beats: Vec<Beat> = (0..positions.len()).map(classified).collect();
+    let beats = (0..positions.len()).map(classified).collect::<Result<Vec<Beat>, StageError>>()?;
     let summary = summarise(&beats, signals.sampling_frequency_hz);
     notes.extend(notes_on_beats(&summary, &info.lead));
     notes.extend([NOT_JUDGED.to_owned(), UNCALIBRATED.to_owned()]);
@@ -148,7 +156,11 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, 
         record: info,
         model: model.about.clone(),
         engine,
-        prepared: Prepared { detect_peaks, window, rhythm: features.map(|features| features.names).unwrap_or_default() },
+        prepared: Prepared {
+            detect_peaks,
+            window,
+            rhythm: features.map(|features| features.names).unwrap_or_default(),
+        },
         classes: model.classes.clone(),
         summary,
         unreadable,
@@ -163,18 +175,22 @@ fn signals(input: &Path) -> Result<(Signals, RecordInfo), StageError> {
         return Err(StageError::new(format!("{}: this is a folder", input.display()))
             .help("name one record in it, such as folder/100 for folder/100.hea and folder/100.dat"));
     }
-    let is_wfdb = |extension: &std::ffi::OsStr| extension.eq_ignore_ascii_case("hea") || extension.eq_ignore_ascii_case("dat");
+    let is_wfdb =
+        |extension: &std::ffi::OsStr| extension.eq_ignore_ascii_case("hea") || extension.eq_ignore_ascii_case("dat");
     let path = if input.extension().is_some_and(is_wfdb) { input.with_extension("") } else { input.to_owned() };
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let record = RecordId::new(name).map_err(|error| {
-        StageError::new(format!("{}: {error}", input.display())).help("give a WFDB record, such as path/100 or path/100.hea, or windows as a .npy file")
+        StageError::new(format!("{}: {error}", input.display()))
+            .help("give a WFDB record, such as path/100 or path/100.hea, or windows as a .npy file")
     })?;
     // The annotator's name only serves to leave its file out: findings never come from annotations.
     let mut files = record_files(&path, &record, "atr", AnnotationRule::Optional)?;
     files.retain(|file| file.name != format!("{record}.atr"));
     let (signals, _) = ingest(&record, record.as_str(), "atr", AnnotationRule::Optional, &Source::Files(&files))?;
     if signals.sample_n() == 0 {
-        return Err(StageError::new("the record has no samples").help("fetch it again: its signal file is empty").record(&record));
+        return Err(StageError::new("the record has no samples")
+            .help("fetch it again: its signal file is empty")
+            .record(&record));
     }
     let header_path = &files.first().ok_or_else(|| StageError::new("the record has no header").record(&record))?.path;
     let start = fs::read(header_path).ok().and_then(|bytes| start(&Header::parse(bytes, name).ok()?));
@@ -209,14 +225,20 @@ fn named_lead(signals: &Signals, name: &str) -> Result<String, StageError> {
     })
 }
 
-fn rhythm_features(model: &ModelFile, beats: &ecgpipe_sdk::Beats) -> Result<(Option<Features>, Option<String>), StageError> {
+fn rhythm_features(
+    model: &ModelFile,
+    beats: &ecgpipe_sdk::Beats,
+) -> Result<(Option<Features>, Option<String>), StageError> {
     let names = &model.signature.rhythm_names;
     if names.is_empty() {
         return Ok((None, Some("the model judges the shape of each beat alone: it takes no RR intervals".to_owned())));
     }
     match names.iter().find(|name| !NAMES.contains(&name.as_str())) {
         Some(unknown) => {
-            let note = format!("the model was trained with `{}`, which this version cannot compute: shape alone decided", shown(unknown));
+            let note = format!(
+                "the model was trained with `{}`, which this version cannot compute: shape alone decided",
+                shown(unknown)
+            );
             Ok((None, Some(note)))
         }
         None => Ok((Some(rhythm::features(beats, names)?), None)),
@@ -228,15 +250,24 @@ fn notes_on_record(signals: &Signals, wanted: Option<&str>, preferred: &[String]
     let hz = signals.sampling_frequency_hz;
     if !TESTED_HZ.contains(&hz) {
         let (low, high) = (TESTED_HZ.start(), TESTED_HZ.end());
-        notes.push(format!("the sampling frequency of {hz} Hz is outside the {low} to {high} Hz that this program was tested with"));
+        notes.push(format!(
+            "the sampling frequency of {hz} Hz is outside the {low} to {high} Hz that this program was tested with"
+        ));
     }
     let is_preferred = |lead: &ecgpipe_sdk::Lead| preferred.iter().any(|name| lead.name.eq_ignore_ascii_case(name));
     if wanted.is_none() && !signals.leads.iter().any(is_preferred) {
         let names = preferred.join(", ");
-        notes.push(format!("the record has none of the leads that the model prefers ({names}): its first voltage was read"));
+        notes.push(format!(
+            "the record has none of the leads that the model prefers ({names}): its first voltage was read"
+        ));
     }
-    if wanted.is_some_and(|name| !lead::default_preference().first().is_some_and(|first| first.eq_ignore_ascii_case(name))) {
-        notes.push("the lead was chosen by hand: a model knows the shape of beats in the leads that it was trained on".to_owned());
+    if wanted
+        .is_some_and(|name| !lead::default_preference().first().is_some_and(|first| first.eq_ignore_ascii_case(name)))
+    {
+        notes.push(
+            "the lead was chosen by hand: a model knows the shape of beats in the leads that it was trained on"
+                .to_owned(),
+        );
     }
     notes
 }
@@ -244,9 +275,14 @@ fn notes_on_record(signals: &Signals, wanted: Option<&str>, preferred: &[String]
 fn notes_on_beats(summary: &Summary, lead: &str) -> Vec<String> {
     let mut notes = Vec::new();
     if summary.beat_n == 0 {
-        notes.push(format!("no beat was found in lead {lead}: look at the signal, it may be lead-off, noise or asystole"));
+        notes.push(format!(
+            "no beat was found in lead {lead}: look at the signal, it may be lead-off, noise or asystole"
+        ));
     } else if summary.beat_n <= RATE_RR_N {
-        notes.push(format!("only {} beats were found: too few to know the record's own rhythm, on which classes depend", summary.beat_n));
+        notes.push(format!(
+            "only {} beats were found: too few to know the record's own rhythm, on which classes depend",
+            summary.beat_n
+        ));
     }
     let unclassified_n = summary.beat_n - summary.classified_n;
     if unclassified_n > 0 {

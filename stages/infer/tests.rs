@@ -109,8 +109,10 @@ fn findings_agree_with_the_reference() {
         let hz = findings["record"]["sampling_frequency_hz"].as_f64().unwrap();
         for mark in reference.iter().filter(|mark| mark.code.is_beat()) {
             let class = EscapeRule::DeChazal.class(mark.code.symbol()).unwrap();
-            let near = |beat: &&Value| (beat["sample_idx"].as_f64().unwrap() - mark.sample_idx as f64).abs() < 0.15 * hz;
-            let found = findings["beats"].as_array().unwrap().iter().find(near).map(|beat| beat["class"].as_str().unwrap());
+            let near =
+                |beat: &&Value| (beat["sample_idx"].as_f64().unwrap() - mark.sample_idx as f64).abs() < 0.15 * hz;
+            let found =
+                findings["beats"].as_array().unwrap().iter().find(near).map(|beat| beat["class"].as_str().unwrap());
             beat_n += 1;
             right_n += usize::from(found == Some(class.letter()));
             if class == AamiClass::V {
@@ -153,7 +155,10 @@ fn the_three_forms_tell_the_same() {
     }
     assert!(text.contains("git commit 0123456789ab with uncommitted changes"), "{text}");
     let (name, version) = (json["engine"]["name"].as_str().unwrap(), json["engine"]["version"].as_str().unwrap());
-    assert!(text.contains(&format!("Engine       {name} {version}\n")) && text.ends_with(&format!("{NOTICE}\n")), "{text}");
+    assert!(
+        text.contains(&format!("Engine       {name} {version}\n")) && text.ends_with(&format!("{NOTICE}\n")),
+        "{text}"
+    );
     assert!(text.lines().all(|line| line.chars().count() <= 110 || line.contains("/tmp")), "{text}");
 }
 
@@ -184,7 +189,8 @@ fn a_lead_is_chosen_by_name() {
     let of = |lead| infer_in(&PROJECT.path, "p001", "model.onnx", lead, Format::Json);
     let read = |lead| serde_json::from_str::<Value>(&of(lead).unwrap()).unwrap();
     let own = read(None);
-    let leads: Vec<&str> = own["record"]["leads"].as_array().unwrap().iter().map(|lead| lead.as_str().unwrap()).collect();
+    let leads: Vec<&str> =
+        own["record"]["leads"].as_array().unwrap().iter().map(|lead| lead.as_str().unwrap()).collect();
     assert_eq!((leads.len(), own["record"]["lead"].as_str()), (2, Some("MLII")));
     assert_eq!(read(Some("mlii"))["beats"], own["beats"]);
     let other = leads.iter().find(|lead| **lead != "MLII").unwrap();
@@ -284,7 +290,11 @@ fn bad_records_are_refused() {
     check_error(|_| {}, "p999", "DIR/p999.hea: No such file");
     check_error(|_| {}, "", "DIR/: this is a folder");
     check_error(|_| {}, "p001.pdf", "p001.pdf.hea");
-    check_error(|folder| fs::remove_file(folder.join("p001.dat")).unwrap(), "p001", "DIR/p001.dat: the header names this signal file");
+    check_error(
+        |folder| fs::remove_file(folder.join("p001.dat")).unwrap(),
+        "p001",
+        "DIR/p001.dat: the header names this signal file",
+    );
     check_error(
         |folder| {
             let bytes = fs::read(folder.join("p001.dat")).unwrap();
@@ -299,10 +309,18 @@ fn bad_records_are_refused() {
 
 #[test]
 fn bad_models_are_refused() {
-    check_error(|folder| fs::remove_file(folder.join("model.onnx")).unwrap(), "p001", "DIR/model.onnx: there is no such model");
+    check_error(
+        |folder| fs::remove_file(folder.join("model.onnx")).unwrap(),
+        "p001",
+        "DIR/model.onnx: there is no such model",
+    );
     check_error(|folder| fs::write(folder.join("model.onnx"), b"hello").unwrap(), "p001", "are not an ONNX file");
     // Field 1 (the IR version) and an empty graph: ONNX, but of someone else.
-    check_error(|folder| fs::write(folder.join("model.onnx"), b"\x08\x08\x3a\x00").unwrap(), "p001", "ecgpipe did not write it");
+    check_error(
+        |folder| fs::write(folder.join("model.onnx"), b"\x08\x08\x3a\x00").unwrap(),
+        "p001",
+        "ecgpipe did not write it",
+    );
     check_error(
         |folder| {
             let mut provenance = preparation::tests::provenance(json!({}), json!({}));
@@ -358,4 +376,11 @@ fn windows_are_judged_by_shape() {
     assert!(error.to_string().contains("holds windows, not leads"), "{error}");
     let error = infer_in(folder.path(), "none.npy", "model.onnx", None, Format::Text).unwrap_err();
     assert!(error.to_string().ends_with("none.npy: there is no such file"), "{error}");
+}
+
+#[test]
+fn a_probability_that_is_not_a_number_has_no_class() {
+    assert_eq!(most_probable(&[0.2, 0.4, 0.4]), Some(1));
+    assert_eq!(most_probable(&[0.2, f32::NAN, 0.4]), None);
+    assert_eq!(most_probable(&[]), None);
 }

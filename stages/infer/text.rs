@@ -131,8 +131,8 @@ fn classes(page: &mut Page, summary: &Summary) {
     }
     page.line(&format!("{:<13}{:<3}{:<36}{:>9}", "", "", "classified", summary.classified_n));
     if summary.beat_n > summary.classified_n {
-        let name = "not classified (too few valid samples)";
-        page.line(&format!("{:<13}{name:<39}{:>9}", "", summary.beat_n - summary.classified_n));
+        let name = "not classified: too few valid samples";
+        page.line(&format!("{:<16}{name:<37}{:>8}", "", summary.beat_n - summary.classified_n));
     }
 }
 
@@ -157,9 +157,13 @@ fn uncertain(summary: &Summary) -> String {
         n => {
             let normal = match summary.uncertain_normal_n {
                 0 => "none of them N".to_owned(),
+                normal_n if normal_n == n => "N and so not in the list below".to_owned(),
                 n => format!("{n} of them N and so not in the list below"),
             };
-            format!("{n} {} with a probability below {UNCERTAIN_BELOW:.2}, {normal}", if n == 1 { "beat" } else { "beats" })
+            format!(
+                "{n} {} with a probability below {UNCERTAIN_BELOW:.2}, {normal}",
+                if n == 1 { "beat" } else { "beats" }
+            )
         }
     }
 }
@@ -180,7 +184,8 @@ fn unreadable(page: &mut Page, findings: &RecordFindings) {
         if stretches.len() == 1 { "stretch" } else { "stretches" }
     );
     page.named("Unreadable", &part);
-    let one = |stretch: &Stretch| format!("{} to {}", clock(stretch.first_idx as i64, hz), clock(stretch.end_idx as i64, hz));
+    let one =
+        |stretch: &Stretch| format!("{} to {}", clock(stretch.first_idx as i64, hz), clock(stretch.end_idx as i64, hz));
     for stretch in stretches.iter().take(LISTED_EPISODE_N) {
         page.named("", &one(stretch));
     }
@@ -192,7 +197,10 @@ fn patterns(page: &mut Page, findings: &RecordFindings) {
     let kinds = [("V ventricular", "V", &summary.ventricular), ("S supraventricular", "S", &summary.supraventricular)];
     page.title("ECTOPIC PATTERNS");
     let runs = format!("runs of {RUN_BEAT_N}+");
-    page.line(&format!("  {:<20}{:>9}{:>10}{runs:>12}{:>10}{:>11}", "", "isolated", "couplets", "bigeminy", "trigeminy"));
+    page.line(&format!(
+        "  {:<20}{:>9}{:>10}{runs:>12}{:>10}{:>11}",
+        "", "isolated", "couplets", "bigeminy", "trigeminy"
+    ));
     for (name, _, ectopy) in kinds {
         let n = [ectopy.couplets.len(), ectopy.runs.len(), ectopy.bigeminy.len(), ectopy.trigeminy.len()];
         page.line(&format!("  {name:<20}{:>9}{:>10}{:>12}{:>10}{:>11}", ectopy.isolated_n, n[0], n[1], n[2], n[3]));
@@ -204,7 +212,8 @@ fn patterns(page: &mut Page, findings: &RecordFindings) {
         page.line(&format!("  Longest run of {letter}: {}", run(longest, hz)));
         page.line(&format!("  Fastest run of {letter}: {}", run(fastest, hz)));
     }
-    let mut rows: Vec<(&Episode, String)> = kinds.into_iter().flat_map(|(_, letter, ectopy)| rows(letter, ectopy)).collect();
+    let mut rows: Vec<(&Episode, String)> =
+        kinds.into_iter().flat_map(|(_, letter, ectopy)| rows(letter, ectopy)).collect();
     // What matters most comes first, so that what is omitted matters least.
     let rank = |name: &str| ["run", "couplet", "bigeminy", "trigeminy"].iter().position(|kind| name.ends_with(kind));
     rows.sort_by_key(|(episode, name)| (rank(name), name.clone(), episode.beat_idx));
@@ -218,10 +227,11 @@ fn patterns(page: &mut Page, findings: &RecordFindings) {
         page.line(&format!("  {from:<14}{name:<18}{:>6}{:>10.1} s{rate:>10}", episode.beat_n, episode.duration_s));
     }
     page.omitted(rows.len(), LISTED_EPISODE_N, "patterns", "--format json lists all");
-    page.line("");
-    page.line(&format!(
-        "  An episode of bigeminy (trigeminy) is {EPISODE_ECTOPIC_N} or more single ectopic beats with one (two) N between each."
-    ));
+    if rows.iter().any(|(_, name)| name.ends_with("geminy")) {
+        page.line("");
+        let n = EPISODE_ECTOPIC_N;
+        page.line(&format!("  Bigeminy (trigeminy): {n} or more single ectopic beats with one (two) N between each."));
+    }
 }
 
 fn run(episode: &Episode, hz: f64) -> String {
@@ -259,7 +269,10 @@ fn flagged(page: &mut Page, findings: &RecordFindings) {
         let class = beat.class.map_or("", AamiClass::letter);
         let rr_before = finding.rr_before_s.map_or("-".to_owned(), |rr_s| format!("{rr_s:.3} s"));
         let (time, doubt) = (clock(beat.sample_idx, hz), doubt(beat.is_uncertain()));
-        let row = format!("  {time:<14}{:>10}  {class:<5}  {:>9.2} {doubt}  {rr_before:>9}", beat.sample_idx, beat.probability);
+        let row = format!(
+            "  {time:<14}{:>10}  {class:<5}  {:>9.2} {doubt}  {rr_before:>9}",
+            beat.sample_idx, beat.probability
+        );
         page.line(row.trim_end());
     }
     page.omitted(list.len(), LISTED_BEAT_N, "flagged beats", "--format csv lists all");
@@ -348,7 +361,16 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use expect_test::expect;
+
+    use super::{
+        super::{
+            findings::{rr_before_s, summarise, tests::beats},
+            model::Origin,
+            record::{Prepared, RecordInfo},
+        },
+        *,
+    };
 
     #[test]
     fn a_clock_counts_from_the_start() {
@@ -356,6 +378,148 @@ mod tests {
         assert_eq!(clock(77, 360.0), "00:00:00.214");
         assert_eq!(clock(359_999, 100.0), "00:59:59.990");
         assert_eq!(clock(26 * 3600 * 128 + 1, 128.0), "26:00:00.008");
+    }
+
+    /// Each beat of the text has the probability 0.9, but the last of all, which has 0.5.
+    fn findings(text: &str) -> RecordFindings {
+        let mut beats = beats(text);
+        if let Some(last) = beats.last_mut() {
+            last.probability = 0.5;
+        }
+        let intervals = rr_before_s(&beats, 1000.0);
+        let finding = |(beat, rr_before_s)| Finding { beat, rr_before_s, probabilities: Vec::new() };
+        let commit = Some("0123456789abcdef".to_owned());
+        let origin = Origin {
+            pipeline: "full".to_owned(),
+            seed: 7,
+            git_commit: commit,
+            git_dirty: false,
+            ecgpipe: "0.1.0".to_owned(),
+            output: "export.onnx".to_owned(),
+            digest: "ab".to_owned(),
+            record_n: 44,
+        };
+        RecordFindings {
+            record: RecordInfo {
+                name: "p1".to_owned(),
+                path: "ward/p1.hea".to_owned(),
+                sampling_frequency_hz: 1000.0,
+                sample_n: 40_000,
+                leads: vec!["V1".to_owned(), "MLII".to_owned()],
+                lead: "MLII".to_owned(),
+                start: Some("01/02/2024 08:30:00".to_owned()),
+                comments: vec!["72 F".to_owned()],
+            },
+            model: About {
+                path: "models/ecg_model.onnx".to_owned(),
+                sha256: "fedcba9876543210".to_owned(),
+                byte_n: 1,
+                origin: Some(origin),
+                metadata: std::collections::BTreeMap::new(),
+            },
+            engine: EngineUsed { name: "ONNX Runtime", version: "1.32.0".to_owned() },
+            prepared: Prepared {
+                detect_peaks: crate::detect_peaks::Params::default(),
+                window: crate::window::Params::default(),
+                rhythm: vec!["rr_before_s".to_owned()],
+            },
+            classes: AamiClass::ALL.to_vec(),
+            summary: summarise(&beats, 1000.0),
+            unreadable: vec![Stretch { first_idx: 20_600, end_idx: 22_100 }],
+            beats: beats.into_iter().zip(intervals).map(finding).collect(),
+            notes: vec!["a note".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_cardiologist_reads_this() {
+        let expected = expect![[r#"
+            ECG FINDINGS FOR REVIEW
+
+            Record       p1 (ward/p1.hea)
+            Start        01/02/2024 08:30:00; times below count from here
+            Duration     00:00:40.000 (40000 samples at 1000 Hz)
+            Leads        V1, MLII; read: MLII
+            Comment      72 F
+            Model        models/ecg_model.onnx (sha256 fedcba987654)
+                         pipeline full, seed 7, git commit 0123456789ab, ecgpipe 0.1.0
+            Engine       ONNX Runtime 1.32.0
+            Judged by    187 samples of each beat at 360 Hz and the RR intervals around it
+
+            SUMMARY
+
+            Beats                                                   count   percent
+                         N  normal or bundle branch block              16     59.26
+                         S  supraventricular ectopic                    3     11.11
+                         V  ventricular ectopic                         8     29.63
+                         F  fusion of ventricular and normal            0      0.00
+                         Q  paced or unclassifiable                     0      0.00
+                            classified                                 27
+                            not classified: too few valid samples       1
+
+            Burden       PVC (V) 29.63 %, PAC and other supraventricular ectopy (S) 11.11 %
+            Heart rate   mean 75/min; lowest 75/min from 00:00:00.500, highest 75/min from 00:00:00.500 (each
+                         over 10 RR intervals)
+            Longest RR   0.800 s from 00:00:00.500; none over 2 s
+            Uncertain    1 beat with a probability below 0.60, none of them N
+            Unreadable   00:00:01.500 (3.8 %) without samples or flat, in 1 stretch; beats on either side are
+                         not joined
+                         00:00:20.600 to 00:00:22.100
+
+            ECTOPIC PATTERNS
+
+                                   isolated  couplets  runs of 3+  bigeminy  trigeminy
+              V ventricular               3         1           1         1          0
+              S supraventricular          1         1           0         0          0
+
+              Longest run of V: 3 beats, 1.6 s, 75/min, from 00:00:09.300
+              Fastest run of V: 3 beats, 1.6 s, 75/min, from 00:00:09.300
+
+              from          pattern            beats    duration      rate
+              00:00:09.300  V run                  3       1.6 s    75/min
+              00:00:13.300  S couplet              2       0.8 s    75/min
+              00:00:18.100  V couplet              2       0.8 s    75/min
+              00:00:02.100  V bigeminy             5       3.2 s    75/min
+
+              Bigeminy (trigeminy): 3 or more single ectopic beats with one (two) N between each.
+
+            FLAGGED BEATS
+
+              time              sample  class  probability  RR before
+              00:00:02.100        2100  V           0.90      0.800 s
+              00:00:03.700        3700  V           0.90      0.800 s
+              00:00:05.300        5300  V           0.90      0.800 s
+              00:00:09.300        9300  V           0.90      0.800 s
+              00:00:10.100       10100  V           0.90      0.800 s
+              00:00:10.900       10900  V           0.90      0.800 s
+              00:00:13.300       13300  S           0.90      0.800 s
+              00:00:14.100       14100  S           0.90      0.800 s
+              00:00:18.100       18100  V           0.90      0.800 s
+              00:00:18.900       18900  V           0.90      0.800 s
+              00:00:22.900       22900  S           0.50 ?    0.800 s
+
+              ? = uncertain: probability below 0.60
+
+            NOTES
+
+              - a note
+
+            Decision support for review by a cardiologist; not a diagnosis. Verify every strip.
+        "#]];
+        expected.assert_eq(&of_record(&findings("NNVNVNVNNNNVVVNNSSNNNNVVN .NS")));
+    }
+
+    #[test]
+    fn a_record_without_beats_says_so() {
+        let text = of_record(&findings(""));
+        assert!(text.contains("Beats        none found in lead MLII") && !text.contains("FLAGGED"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_listed_is_counted() {
+        let text = of_record(&findings(&"VVN".repeat(150)));
+        assert!(text.contains("  ... and 110 more patterns; --format json lists all"), "{text}");
+        assert!(text.contains("  ... and 100 more flagged beats; --format csv lists all"), "{text}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     Request, UNCALIBRATED,
     findings::UNCERTAIN_BELOW,
     model::{About, EngineUsed, ModelFile},
-    most_probable,
+    most_probable, not_a_number,
 };
 use crate::{aami::AamiClass, npy};
 
@@ -67,15 +67,19 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<WindowFindings, 
     })?;
     let window_n = model.signature.window_n;
     let array = npy::read(&bytes).map_err(|error| {
-        refuse(error.to_string()).help(format!("save windows with `numpy.save`, as 32-bit floats of shape (N, 1, {window_n})"))
+        refuse(error.to_string())
+            .help(format!("save windows with `numpy.save`, as 32-bit floats of shape (N, 1, {window_n})"))
     })?;
     let values = windows_of(&array, window_n).map_err(|(text, help)| refuse(text).help(help))?;
-    let (mut session, engine, engine_notes) = model.open(request.data_folder, request.offline)?;
-    let probabilities = session.probabilities(Beats { windows: values, rhythm: None }).map_err(|error| refuse(error.to_string()))?;
-    let finding = |row: &[f32]| {
-        let top = most_probable(row);
-        WindowFinding { class: model.classes[top], probability: row[top], probabilities: row.to_vec() }
+    let (mut session, engine, engine_note) = model.open(request.data_folder, request.offline)?;
+    let probabilities =
+        session.probabilities(Beats { windows: values, rhythm: None }).map_err(|error| refuse(error.to_string()))?;
+    let finding = |(window_idx, row): (usize, &[f32])| {
+        let top = most_probable(row).ok_or_else(|| not_a_number("window", window_idx))?;
+        Ok(WindowFinding { class: model.classes[top], probability: row[top], probabilities: row.to_vec() })
     };
+    let rows = probabilities.chunks_exact(model.classes.len()).enumerate();
+    let windows = rows.map(finding).collect::<Result<_, StageError>>()?;
     let mut notes = notes_on_windows(values, window_n);
     if !model.signature.rhythm_names.is_empty() {
         notes.push(
@@ -83,7 +87,7 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<WindowFindings, 
                 .to_owned(),
         );
     }
-    notes.extend(engine_notes);
+    notes.extend(engine_note);
     notes.push(UNCALIBRATED.to_owned());
     Ok(WindowFindings {
         path,
@@ -91,7 +95,7 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<WindowFindings, 
         model: model.about.clone(),
         engine,
         classes: model.classes.clone(),
-        windows: probabilities.chunks_exact(model.classes.len()).map(finding).collect(),
+        windows,
         notes,
     })
 }
@@ -111,8 +115,10 @@ fn windows_of(array: &npy::Array, window_n: usize) -> Result<&[f32], (String, St
         return Err(("there are no windows in the array".to_owned(), "save at least one window".to_owned()));
     }
     if let Some(idx) = array.values.iter().position(|value| !(0.0..=1.0).contains(value)) {
-        let text = format!("sample {} of window {} is {}, outside [0, 1]", idx % window_n, idx / window_n, array.values[idx]);
-        let help = "scale each window by itself, `(x - x.min()) / (x.max() - x.min())`, or give the WFDB record instead";
+        let text =
+            format!("sample {} of window {} is {}, outside [0, 1]", idx % window_n, idx / window_n, array.values[idx]);
+        let help =
+            "scale each window by itself, `(x - x.min()) / (x.max() - x.min())`, or give the WFDB record instead";
         return Err((text, help.to_owned()));
     }
     Ok(&array.values)
@@ -121,7 +127,8 @@ fn windows_of(array: &npy::Array, window_n: usize) -> Result<&[f32], (String, St
 fn notes_on_windows(values: &[f32], window_n: usize) -> Vec<String> {
     let (mut flat_n, mut unscaled_n) = (0, 0);
     for window in values.chunks_exact(window_n) {
-        let (low, high) = window.iter().fold((f32::MAX, f32::MIN), |(low, high), &value| (low.min(value), high.max(value)));
+        let (low, high) =
+            window.iter().fold((f32::MAX, f32::MIN), |(low, high), &value| (low.min(value), high.max(value)));
         if low == high {
             flat_n += 1;
         } else if low > SCALE_TOLERANCE || high < 1.0 - SCALE_TOLERANCE {
