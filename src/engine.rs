@@ -50,8 +50,8 @@ pub struct Request<'a> {
     pub keep_going: bool,
     /// Only say what would be computed.
     pub dry_run: bool,
-    /// Keys of an earlier run by job: what a miss is explained against.
-    pub previous: &'a BTreeMap<JobName, Key>,
+    /// The key that a job had the last time: what a miss is explained against. Asked on a miss only.
+    pub previous: &'a (dyn Fn(&JobName) -> Option<Key> + Sync),
     /// Set when the user asks to stop.
     pub cancel: &'a AtomicBool,
     /// Who listens.
@@ -364,13 +364,14 @@ impl Coordinator<'_> {
                 }
             }
         }
-        let previous = request.previous.get(&job.name).filter(|previous| **previous != key);
-        let earlier = previous.and_then(|previous| request.store.lookup(previous).ok()?.hit());
+        let previous = (request.previous)(&job.name);
+        let other = previous.as_ref().filter(|previous| **previous != key);
+        let earlier = other.and_then(|previous| request.store.lookup(previous).ok()?.hit());
         let why = match reason {
             Some(reason) => reason,
             None if self.lost.contains(&id) => Why::Lost,
             None if forced => Why::Forced,
-            None => why(&fields, earlier.as_ref().map(|manifest| manifest.fields.as_slice()), request.previous.get(&job.name) == Some(&key)),
+            None => why(&fields, earlier.as_ref().map(|manifest| manifest.fields.as_slice()), previous == Some(key)),
         };
         (request.events)(Event::Miss { job: job.name.clone(), key: Some(key), why: why.to_string() });
         let report = JobReport { name: job.name.clone(), node_idx: id.node_idx, key, why: Some(why), outputs: BTreeMap::new() };

@@ -9,6 +9,11 @@ use ecgpipe::{
 };
 use ecgpipe_sdk::Registry;
 
+/// Stages turn megabytes of samples over for every record; the system's allocator gives each buffer back to the kernel and
+/// faults it in anew, which cost a third of the CPU time of ingest (docs/benchmarks.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut registry = Registry::new();

@@ -1,1 +1,710 @@
-//! Placeholder.
+//! The program itself, from the command line, in a project of its own: exit codes, messages, what a bad input does and what
+//! is left behind. One test, one behaviour; what a single module does is tested in the module.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::Mutex,
+};
+
+use expect_test::expect_file;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ecgpipe");
+
+/// Three patients as a WFDB database in `data/raw/clinic`.
+const MAKE: &str = "
+seed: 3
+stages:
+  raw: {uses: synthesise, with: {patients_n: 3, duration_s: 20}}
+publish: {data/raw/clinic/: raw.raw}
+";
+
+/// What reads it.
+const READ: &str = "
+stages:
+  ingest: {uses: ingest_wfdb, with: {database: clinic}}
+  peaks: {uses: detect_peaks, in: {signals: ingest.signals, annotations: ingest.annotations}, with: {peaks: detected}}
+  windows: {uses: window, in: {signals: ingest.signals, beats: peaks.beats}}
+  rhythm: {uses: rhythm, in: {beats: peaks.beats}}
+";
+
+/// From a database to a small model in about a second.
+const TRAIN: &str = "
+name: small
+seed: 3
+stages:
+  ingest: {uses: ingest_wfdb, with: {database: clinic}}
+  peaks: {uses: detect_peaks, in: {signals: ingest.signals, annotations: ingest.annotations}, with: {peaks: detected}}
+  windows: {uses: window, in: {signals: ingest.signals, beats: peaks.beats}}
+  normalise: {uses: normalise, in: {windows: windows.windows}}
+  rhythm: {uses: rhythm, in: {beats: peaks.beats}}
+  split: {uses: split, in: {beats: peaks.beats}}
+  train:
+    uses: train_baseline
+    in: {windows: normalise.windows, rhythm: rhythm.features, split: split.split}
+    with: {iterations: 20}
+  export:
+    uses: export_onnx
+    in: {model: train.model, windows: normalise.windows, rhythm: rhythm.features, split: split.split}
+    with: {engine: tract}
+publish:
+  models/ecg_model.onnx: export.onnx
+  data/test_samples/: export.samples
+";
+
+/// How a command ended.
+#[derive(Debug)]
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ended {
+    fn new(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    #[track_caller]
+    fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Asserts that stderr, whitespace evened out, has all of these texts.
+    #[track_caller]
+    fn says(self, texts: &[&str]) -> Self {
+        for text in texts {
+            assert!(self.stderr.contains(text), "{text:?} is not said in: {}", self.stderr);
+        }
+        self
+    }
+
+    /// Asserts that stdout has all of these texts.
+    #[track_caller]
+    fn prints(self, texts: &[&str]) -> Self {
+        for text in texts {
+            assert!(self.stdout.contains(text), "{text:?} is not printed in: {}", self.stdout);
+        }
+        self
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+    }
+
+    /// The sums of a run with `--json`: hits, computed, failed, skipped.
+    #[track_caller]
+    fn counts(&self) -> [u64; 4] {
+        let last: Value = serde_json::from_str(self.stdout.lines().last().unwrap()).unwrap();
+        assert_eq!(last["event"], "finished");
+        ["hits", "computed", "failed", "skipped"].map(|name| last["counts"][name].as_u64().unwrap())
+    }
+}
+
+/// A project in a temporary folder.
+struct Project(TempDir);
+
+impl Project {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    /// A project with the database of [`MAKE`] and [`READ`] as `read.yaml`.
+    fn with_database() -> Self {
+        let project = Self::new();
+        project.write("make.yaml", MAKE);
+        project.write("read.yaml", READ);
+        project.run(&["make.yaml"]).exits(0);
+        project
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+        fs::create_dir_all(self.path(path).parent().unwrap()).unwrap();
+        fs::write(self.path(path), content).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        for variable in ["ECGPIPE_DATA", "ECGPIPE_STORE", "MLFLOW_TRACKING_URI"] {
+            command.env_remove(variable);
+        }
+        command.current_dir(self.0.path()).args(args).stdin(Stdio::null());
+        command
+    }
+
+    fn call(&self, args: &[&str]) -> Ended {
+        Ended::new(self.command(args).output().unwrap())
+    }
+
+    /// `ecgpipe run --offline`.
+    fn run(&self, args: &[&str]) -> Ended {
+        self.call(&[&["run", "--offline"], args].concat())
+    }
+
+    /// Changes a file's bytes.
+    fn change(&self, path: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = fs::read(self.path(path)).unwrap();
+        change(&mut bytes);
+        fs::write(self.path(path), bytes).unwrap();
+    }
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+// Pipeline files.
+
+/// Every file in `tests/fixtures/invalid` against the `.stderr` beside it (`UPDATE_EXPECT=1` writes them). Its first line
+/// may give further arguments: `# args: --set a.b=c`.
+#[test]
+fn every_error_of_a_pipeline_file_is_shown_with_its_place() {
+    let folder = repository().join("tests/fixtures/invalid");
+    let mut files: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    files.sort();
+    assert!(files.len() > 10);
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let project = Project::new();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        project.write(name, &text);
+        let args: Vec<&str> = text.lines().find_map(|line| line.strip_prefix("# args: ")).unwrap_or_default().split_whitespace().collect();
+        let checked = project.call(&[&["check", name], args.as_slice()].concat()).exits(2);
+        assert_eq!(checked.stdout, "", "{name}");
+        expect_file![file.with_extension("stderr")].assert_eq(&checked.stderr);
+
+        let run = project.run(&[&[name], args.as_slice()].concat()).exits(2);
+        assert_eq!(run.stderr, checked.stderr, "{name}: `run` says the same");
+        let left: Vec<_> = fs::read_dir(project.path("")).unwrap().collect();
+        assert_eq!(left.len(), 1, "{name}: nothing was started: {left:?}");
+
+        let json = project.call(&[&["check", "--json", name], args.as_slice()].concat()).exits(2).json();
+        let error_n = checked.stderr.lines().filter(|line| line.starts_with("error: ")).count();
+        assert!(error_n > 0 && json.to_string().matches("\"message\"").count() >= error_n, "{name}: {json}");
+    }
+}
+
+#[test]
+fn every_pipeline_of_the_repository_is_right() {
+    let mut checked_n = 0;
+    for entry in fs::read_dir(repository().join("pipelines")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            Project::new().call(&["check", path.to_str().unwrap()]).exits(0).prints(&[": ok, "]);
+            checked_n += 1;
+        }
+    }
+    assert!(checked_n >= 3);
+}
+
+#[test]
+fn the_generated_files_are_fresh() {
+    let project = Project::new();
+    let schema = project.call(&["stages", "--schema"]).exits(0).stdout;
+    let committed = fs::read_to_string(repository().join("pipelines/schema.json")).unwrap_or_default();
+    assert_eq!(committed.trim(), schema.trim(), "renew it: ecgpipe stages --schema > pipelines/schema.json");
+    let catalogue = project.call(&["stages", "--catalogue"]).exits(0).stdout;
+    let readme = fs::read_to_string(repository().join("stages/README.md")).unwrap_or_default();
+    assert!(readme.contains(catalogue.trim()), "renew the catalogue in stages/README.md: ecgpipe stages --catalogue");
+}
+
+#[test]
+fn a_file_that_is_not_there_and_a_wrong_command_line_exit_with_2() {
+    let project = Project::new();
+    project.call(&["check", "nothing.yaml"]).exits(2).says(&["nothing.yaml"]);
+    project.call(&["chek", "nothing.yaml"]).exits(2).says(&["chek"]);
+    project.call(&["-C", "nowhere", "runs", "list"]).exits(2).says(&["failed to enter the project folder nowhere"]);
+    project.write("make.yaml", MAKE);
+    project.run(&["make.yaml", "--target", "rwa"]).exits(2).says(&["has no stage `rwa`", "did you mean `raw`?"]);
+    project.run(&["make.yaml", "--force", "rwa"]).exits(2).says(&["`rwa`"]);
+    assert!(!project.path("runs").exists());
+}
+
+// Runs.
+
+#[test]
+fn a_second_run_computes_nothing_and_writes_nothing() {
+    let project = Project::with_database();
+    let first = project.run(&["read.yaml", "--json"]).exits(0);
+    assert_eq!(first.counts(), [0, 12, 0, 0]);
+    for line in first.stdout.lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        assert!(event["event"].is_string(), "{line}");
+    }
+    assert_eq!(project.run(&["read.yaml", "--json"]).exits(0).counts(), [12, 0, 0, 0]);
+    project.run(&["make.yaml", "--quiet"]).exits(0).says(&[]);
+    assert_eq!(project.run(&["make.yaml", "--quiet"]).stderr, "");
+    project.run(&["make.yaml"]).exits(0).says(&["finished: 3 cached, 0 computed"]);
+}
+
+#[test]
+fn the_stages_before_a_target_run_alone() {
+    let project = Project::with_database();
+    assert_eq!(project.run(&["read.yaml", "--target", "peaks", "--json"]).exits(0).counts(), [0, 6, 0, 0]);
+    assert_eq!(project.run(&["read.yaml", "--json"]).exits(0).counts(), [6, 6, 0, 0]);
+    assert_eq!(project.run(&["read.yaml", "--force", "peaks", "--json"]).exits(0).counts(), [9, 3, 0, 0]);
+    let set = ["read.yaml", "--set", "windows.length_n=200", "--json"];
+    assert_eq!(project.run(&set).exits(0).counts(), [9, 3, 0, 0]);
+}
+
+#[test]
+fn a_database_that_is_missing_offline_is_one_error_with_every_way_out() {
+    let project = Project::new();
+    project.write("read.yaml", READ.replace("clinic", "mitdb"));
+    let ended = project.run(&["read.yaml"]).exits(3);
+    assert_eq!(ended.stderr.matches("error: ").count(), 1, "{}", ended.stderr);
+    ended.says(&["database mitdb", "data/raw/mitdb", "ECGPIPE_DATA", "https://physionet.org/files/mitdb/1.0.0/", "help: "]);
+}
+
+#[test]
+fn a_record_that_the_database_lacks_is_named() {
+    let project = Project::with_database();
+    let ended = project.run(&["read.yaml", "--set", "ingest.records=[p001, p009]"]).exits(3);
+    ended.says(&["`p009`", "help: the database has p001, p002, p003"]);
+}
+
+/// Damages a raw file of p002 and runs: the error must say `texts`, and with `--keep-going` the other records be done.
+#[track_caller]
+fn check_bad_record(file: &str, damage: impl Fn(&mut Vec<u8>), texts: &[&str]) {
+    let project = Project::with_database();
+    project.change(&format!("data/raw/clinic/{file}"), damage);
+    let ended = project.run(&["read.yaml", "--keep-going", "--json"]).exits(1).says(&[]);
+    assert_eq!(ended.counts(), [0, 8, 1, 3], "p001 and p003 are done");
+    let failed: Vec<Value> = ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).filter(|event: &Value| event["event"] == "failed").collect();
+    assert_eq!((failed[0]["job"]["node"].as_str(), failed[0]["job"]["record"].as_str()), (Some("ingest"), Some("p002")));
+    let again = project.run(&["read.yaml", "--keep-going"]).exits(1);
+    again.says(&[&["error: ingest[p002]: ", file, "help: ", "failed: 8 cached, 0 computed, 1 failed, 3 not run"], texts].concat());
+}
+
+#[test]
+fn a_truncated_signal_file_is_refused() {
+    check_bad_record("p002.dat", |bytes| bytes.truncate(1000), &["record p002 needs 21600 bytes", "has 1000, 20600 too few"]);
+}
+
+#[test]
+fn a_flipped_byte_in_a_signal_file_is_refused() {
+    check_bad_record("p002.dat", |bytes| bytes[500] ^= 0x10, &["checksum", "p002"]);
+}
+
+#[test]
+fn a_corrupt_annotation_file_is_refused() {
+    check_bad_record("p002.atr", |bytes| bytes[2..4].fill(0xff), &["byte 2", "AUX needs 1023 bytes"]);
+}
+
+#[test]
+fn a_truncated_annotation_file_is_refused() {
+    check_bad_record("p002.atr", |bytes| bytes.truncate(7), &["byte 2", "the file has only 3 more"]);
+}
+
+#[test]
+fn a_header_that_claims_more_than_there_is_is_refused_at_once() {
+    let claim = |bytes: &mut Vec<u8>| {
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        *bytes = text.replacen("p002 2 360 7200", "p002 2 360 99999999999", 1).into_bytes();
+    };
+    let project = Project::with_database();
+    project.change("data/raw/clinic/p002.hea", claim);
+    let ended = project.run(&["read.yaml", "--keep-going"]).exits(1);
+    ended.says(&["error: ingest[p002]: p002.dat: record p002 needs 299999999997 bytes", "but the file has 21600"]);
+}
+
+/// Changes the header of p002 so that nothing may start: exit 3, and the error must say `texts`.
+#[track_caller]
+fn check_bad_header(from: &str, to: &str, texts: &[&str]) {
+    let project = Project::with_database();
+    project.change("data/raw/clinic/p002.hea", |bytes| {
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        assert!(text.contains(from), "{text}");
+        *bytes = text.replacen(from, to, 1).into_bytes();
+    });
+    project.run(&["read.yaml"]).exits(3).says(&[&["record p002", "data/raw/clinic/p002.hea"], texts].concat());
+}
+
+#[test]
+fn an_absurd_header_is_refused_before_anything_starts() {
+    check_bad_header("p002 2 360", "p002 100000 360", &[":1:6: ", "`100000` is more than the limit"]);
+    check_bad_header("p002 2 360", "p002 two 360", &[":1:6: ", "`two`"]);
+    check_bad_header("p002 2 360", "p002 2 -360", &[":1:8: ", "`-360`"]);
+}
+
+#[test]
+fn a_path_in_a_header_that_leaves_the_folder_is_refused() {
+    check_bad_header("p002.dat", "../p001.dat", &[":2:1: ", "`../p001.dat`", "leaves"]);
+    check_bad_header("p002.dat", "/etc/passwd", &[":2:1: ", "`/etc/passwd`"]);
+}
+
+#[test]
+fn missing_files_of_a_record_are_named() {
+    for (file, text) in [("p002.dat", "the header names this signal file"), ("p002.atr", "`annotations: optional`")] {
+        let project = Project::with_database();
+        fs::remove_file(project.path("data/raw/clinic").join(file)).unwrap();
+        project.run(&["read.yaml"]).exits(3).says(&["record p002", file, text]);
+    }
+}
+
+#[test]
+fn a_disk_that_takes_no_more_fails_the_job_and_loses_nothing() {
+    let project = Project::new();
+    project.write("make.yaml", MAKE);
+    // Files of at most 12 kB: the record with one lead fits, those with two do not. The limit would otherwise end the program
+    // by a signal, as no full disk does.
+    let script = format!("trap '' XFSZ; ulimit -f 24; exec {PROGRAM} run --offline --keep-going --jobs 1 make.yaml");
+    let limited = Ended::new(project.command(&[]).current_dir(project.path("")).output().map(|_| {
+        let mut shell = Command::new("dash");
+        shell.args(["-c", &script]).current_dir(project.path("")).env_remove("ECGPIPE_STORE").env_remove("MLFLOW_TRACKING_URI");
+        shell.output().unwrap()
+    }).unwrap());
+    let limited = limited.exits(1);
+    let error = "error: raw[p002]: write data/store/tmp/";
+    assert_eq!(limited.stderr.matches("File too large").count(), 2, "p002 and p003, each said once: {}", limited.stderr);
+    limited.says(&[error, "1 computed, 2 FAILED"]);
+    assert!(!project.path("data/raw/clinic").exists(), "half a database is not published");
+    project.call(&["cache", "verify"]).exits(0).prints(&["1 results and 1 blobs", "0 problems"]);
+    assert_eq!(project.run(&["make.yaml", "--json"]).exits(0).counts(), [1, 2, 0, 0]);
+}
+
+#[test]
+fn a_target_that_cannot_be_written_fails_the_run_and_keeps_its_results() {
+    let project = Project::new();
+    project.write("make.yaml", MAKE);
+    project.write("data/raw/clinic", "a file where a folder is wanted");
+    project.run(&["make.yaml"]).exits(3).says(&["error: failed to write ", "data/raw/clinic/p001."]);
+    fs::remove_file(project.path("data/raw/clinic")).unwrap();
+    assert_eq!(project.run(&["make.yaml", "--json"]).exits(0).counts(), [3, 0, 0, 0]);
+}
+
+/// Some seconds of work in one core.
+const LONG: &str = "
+stages:
+  raw: {uses: synthesise, with: {patients_n: 40, duration_s: 600}}
+";
+
+/// Starts `ecgpipe run --json` and gives its process once a first job has been computed.
+fn start_long_run(project: &Project) -> (std::process::Child, BufReader<std::process::ChildStdout>) {
+    project.write("long.yaml", LONG);
+    let mut command = project.command(&["run", "--offline", "--json", "--jobs", "1", "long.yaml"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("{\"event\":\"computed\"") {
+        line.clear();
+        assert_ne!(stdout.read_line(&mut line).unwrap(), 0, "the run ended before it computed anything");
+    }
+    (child, stdout)
+}
+
+#[test]
+fn an_interrupt_stops_a_run_cleanly_and_the_next_one_continues() {
+    let project = Project::new();
+    let (child, mut stdout) = start_long_run(&project);
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut stdout, &mut rest).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stopped = Ended { stdout: rest, ..Ended::new(output) }.exits(130).says(&["stopping: waiting for the running jobs"]);
+    let [hits, computed, failed, skipped] = stopped.counts();
+    assert!(hits == 0 && computed >= 1 && failed == 0 && computed + skipped == 40 && skipped > 0, "{:?}", stopped.counts());
+    project.call(&["runs", "show"]).exits(0).prints(&["status    cancelled"]);
+    assert_eq!(project.run(&["long.yaml", "--json"]).exits(0).counts(), [computed, 40 - computed, 0, 0]);
+}
+
+#[test]
+fn a_killed_run_leaves_nothing_to_repair() {
+    let project = Project::new();
+    let (mut child, _stdout) = start_long_run(&project);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    project.call(&["runs", "list"]).exits(0).prints(&["unfinished"]);
+    let [hits, computed, failed, skipped] = project.run(&["long.yaml", "--json"]).exits(0).counts();
+    assert_eq!((hits + computed, failed, skipped), (40, 0, 0));
+    project.call(&["cache", "verify"]).exits(0).prints(&["0 problems"]);
+}
+
+#[test]
+fn two_runs_at_once_compute_each_key_once() {
+    let project = Project::new();
+    project.write("make.yaml", MAKE.replace("patients_n: 3", "patients_n: 12"));
+    let spawn = || {
+        let mut command = project.command(&["run", "--offline", "--json", "make.yaml"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let children = [spawn(), spawn()];
+    let sums = children.map(|child| Ended::new(child.wait_with_output().unwrap()).exits(0).counts());
+    assert_eq!(sums[0][1] + sums[1][1], 12, "{sums:?}");
+    assert_eq!(sums[0][0] + sums[1][0], 12, "{sums:?}");
+    assert_eq!(fs::read_dir(project.path("data/raw/clinic")).unwrap().count(), 36, "no temporary file is left");
+}
+
+// The other verbs.
+
+#[test]
+fn runs_are_listed_shown_and_compared() {
+    let project = Project::with_database();
+    project.run(&["read.yaml"]).exits(0);
+    project.run(&["read.yaml", "--set", "windows.length_n=200"]).exits(0);
+    let list = project.call(&["runs", "list", "--json"]).exits(0).json();
+    let ids: Vec<&str> = list.as_array().unwrap().iter().map(|run| run["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 3);
+    project.call(&["runs", "list"]).exits(0).prints(&ids).prints(&["finished", "windows.length_n=200"]);
+
+    let show = project.call(&["runs", "show", "latest", "--json"]).exits(0).json();
+    assert_eq!((show["run"]["id"].as_str(), show["params"]["windows.length_n"].as_str()), (Some(ids[2]), Some("200")));
+    assert_eq!(show["jobs"].as_array().unwrap().len(), 12);
+    project.call(&["runs", "show", ids[1]]).exits(0).prints(&[ids[1], "0 cached, 12 computed", "windows.length_n", "187"]);
+
+    let diff = project.call(&["runs", "diff", ids[1], ids[2], "--json"]).exits(0).json();
+    assert_eq!(diff["params"], serde_json::json!([{"name": "windows.length_n", "a": "187", "b": "200"}]));
+    assert_eq!(diff["nodes_with_other_outputs"], serde_json::json!(["windows"]));
+    project.call(&["runs", "diff", ids[1], ids[2]]).exits(0).prints(&["windows.length_n", "187", "200", "other outputs: windows"]);
+    project.call(&["runs", "show", "nothing"]).exits(3).says(&["nothing"]);
+}
+
+#[test]
+fn plan_says_what_would_be_computed_and_why() {
+    let project = Project::with_database();
+    project.call(&["plan", "read.yaml"]).exits(0).prints(&["ingest   ingest_wfdb   3     0       3", "not computed before"]);
+    project.run(&["read.yaml"]).exits(0);
+    let args = ["plan", "read.yaml", "--set", "windows.length_n=200"];
+    project.call(&args).exits(0).prints(&["param.length_n 187 -> 200"]);
+    let plan = project.call(&[args.as_slice(), &["--json"]].concat()).exits(0).json();
+    let cached: BTreeMap<&str, u64> =
+        plan.as_array().unwrap().iter().map(|node| (node["node"].as_str().unwrap(), node["cached"].as_u64().unwrap())).collect();
+    assert_eq!(cached, BTreeMap::from([("ingest", 3), ("peaks", 3), ("rhythm", 3), ("windows", 0)]));
+    project.run(&["read.yaml", "--dry-run", "--set", "windows.length_n=200"]).exits(0).says(&["dry run: 9 cached, 3 to compute"]);
+    assert_eq!(fs::read_dir(project.path("runs")).unwrap().count(), 2, "a plan is no run");
+}
+
+#[test]
+fn explain_says_which_field_of_a_key_differs() {
+    let project = Project::with_database();
+    project.run(&["read.yaml"]).exits(0);
+    project.run(&["read.yaml", "--set", "windows.length_n=200"]).exits(0);
+    project.call(&["explain"]).exits(0).prints(&["peaks[p001]  hit", "windows[p001]  computed: param.length_n 187 -> 200", "9 of 12 jobs were hits"]);
+    project.call(&["explain", "--job", "windows[p001]"]).exits(0).prints(&["param.length_n = 200", "stage = window", "input.signals = "]);
+    let json = project.call(&["explain", "--job", "ingest[p001]", "--json"]).exits(0).json();
+    let fields: Vec<&str> = json[0]["fields"].as_array().unwrap().iter().map(|field| field["name"].as_str().unwrap()).collect();
+    assert!(["source.p001.dat", "source.p001.hea", "code", "param.annotator"].iter().all(|name| fields.contains(name)), "{fields:?}");
+    project.call(&["explain", "--job", "nothing"]).exits(2).says(&["has no job `nothing`"]);
+}
+
+#[test]
+fn a_failed_run_is_explained_and_does_not_hide_the_last_good_one() {
+    let project = Project::with_database();
+    project.run(&["read.yaml"]).exits(0);
+    project.change("data/raw/clinic/p002.dat", |bytes| bytes.truncate(1000));
+    for _ in 0..2 {
+        project.run(&["read.yaml"]).exits(1).says(&["[source.p002.dat "]);
+    }
+    project.run(&["read.yaml", "--set", "ingest.records=[p009]"]).exits(3);
+    project.call(&["explain"]).exits(2).says(&["ended before its first job", "help: `ecgpipe runs show "]);
+}
+
+#[test]
+fn the_cache_is_measured_verified_repaired_and_cleaned() {
+    let project = Project::with_database();
+    project.run(&["read.yaml"]).exits(0);
+    project.call(&["cache", "stats"]).exits(0).prints(&["ingest_wfdb", "synthesise", "all"]);
+    let stats = project.call(&["cache", "stats", "--json"]).exits(0).json();
+    assert_eq!(stats["manifests_n"], 15);
+    project.call(&["cache", "verify"]).exits(0).prints(&["15 results", "0 problems"]);
+    assert_eq!(project.call(&["cache", "verify", "--json"]).exits(0).json()["problems"], serde_json::json!([]));
+
+    let gc = ["cache", "gc", "--keep-runs", "1", "--grace-hours", "0"];
+    project.call(&gc).exits(0).prints(&["removed 0 results"]);
+    project.run(&["read.yaml", "--set", "windows.length_n=200"]).exits(0);
+    project.call(&[gc.as_slice(), &["--dry-run"]].concat()).exits(0).prints(&["would remove 3 results"]);
+    let report = project.call(&[gc.as_slice(), &["--json"]].concat()).exits(0).json();
+    assert_eq!(report["manifests"]["files_n"], 3);
+    assert_eq!(project.run(&["read.yaml", "--json"]).exits(0).counts(), [9, 3, 0, 0]);
+
+    let jobs = project.call(&["runs", "show", "--json"]).exits(0).json();
+    let job = jobs["jobs"].as_array().unwrap().iter().find(|job| job["job"]["node"] == "rhythm").unwrap().clone();
+    let digest = job["outputs"]["features"].as_str().unwrap().to_owned();
+    let blob = format!("data/store/blobs/{}/{digest}", &digest[..2]);
+    fs::set_permissions(project.path(&blob), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    project.change(&blob, |bytes| bytes[100] ^= 1);
+    project.call(&["cache", "verify"]).exits(1).prints(&[&digest, "help: `ecgpipe cache verify --repair`"]);
+    project.call(&["cache", "verify", "--repair"]).exits(1).prints(&["moved to "]);
+    project.call(&["cache", "verify"]).exits(0).prints(&["0 problems"]);
+    assert_eq!(project.run(&["read.yaml", "--json"]).exits(0).counts(), [11, 1, 0, 0]);
+    project.call(&["cache", "gc", "--grace-hours", "NaN"]).exits(2).says(&["--grace-hours"]);
+}
+
+#[test]
+fn a_folder_that_is_not_a_store_is_never_touched() {
+    let project = Project::with_database();
+    project.write("home/letter.txt", "dear reader");
+    project.run(&["read.yaml", "--store", "home"]).exits(3).says(&["it is not a store", "letter.txt", "help: "]);
+    assert_eq!(fs::read_dir(project.path("home")).unwrap().count(), 1);
+    project.run(&["read.yaml", "--store", "elsewhere"]).exits(0);
+    assert!(project.path("elsewhere/blobs").is_dir());
+}
+
+#[test]
+fn stages_are_listed_and_shown() {
+    let project = Project::new();
+    project.call(&["stages"]).exits(0).prints(&["detect_peaks", "train_cnn", "window"]);
+    project.call(&["stages", "window"]).exits(0).prints(&["### window", "in `signals`", "out `windows`", "`length_n`", "187"]);
+    project.call(&["stages", "windw"]).exits(2).says(&["there is no stage `windw`", "did you mean `window`?"]);
+}
+
+#[test]
+fn a_pipeline_is_drawn() {
+    let project = Project::new();
+    project.write("read.yaml", READ);
+    let mermaid = ["flowchart", "ingest<br/><i>ingest_wfdb</i>", "-->|beats|"];
+    project.call(&["graph", "read.yaml", "--format", "mermaid"]).exits(0).prints(&mermaid);
+    project.call(&["graph", "read.yaml", "--format", "dot"]).exits(0).prints(&["digraph", "ingest_wfdb", "->"]);
+    project.call(&["graph", "read.yaml", "-o", "graph.svg"]).exits(0);
+    let svg = fs::read_to_string(project.path("graph.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("ingest_wfdb") && svg.trim_end().ends_with("</svg>"), "{svg}");
+}
+
+// A model, from the raw files to its findings.
+
+/// A project with a trained model, made once for all tests that read it: they hold the lock while they do.
+fn trained(test: impl FnOnce(&Project)) {
+    static TRAINED: Mutex<Option<Project>> = Mutex::new(None);
+    let mut slot = TRAINED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // Taken out while it is in use and dropped if the test fails, so that no test sees what another has left half done; a
+    // static is never dropped, so the last user's folder lies where cargo keeps such things.
+    let project = slot.take().unwrap_or_else(|| {
+        let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let project = Project(folder);
+        project.write("make.yaml", MAKE.replace("patients_n: 3, duration_s: 20", "patients_n: 16, duration_s: 60"));
+        project.write("train.yaml", TRAIN);
+        project.run(&["make.yaml"]).exits(0);
+        project.run(&["train.yaml"]).exits(0);
+        project
+    });
+    test(&project);
+    *slot = Some(project);
+}
+
+#[test]
+fn a_model_is_traced_to_the_raw_bytes() {
+    trained(|project| {
+        let trace = ["trace", "models/ecg_model.onnx"];
+        let texts = ["pipeline `small`, seed 3", "ingest (ingest_wfdb", "database: \"clinic\"", "raw files: 48 of 16 records"];
+        project.call(&trace).exits(0).prints(&texts);
+        let json = project.call(&[trace.as_slice(), &["--json"]].concat()).exits(0).json();
+        let sources = &json["provenance"]["sources"];
+        let digest = ecgpipe::digest::Digest::of(&fs::read(project.path("data/raw/clinic/p001.dat")).unwrap()).to_hex();
+        assert_eq!(sources["p001"]["p001.dat"], Value::String(digest));
+        let stages = json["provenance"]["stages"].as_object().unwrap();
+        let names: Vec<&String> = stages.keys().collect();
+        assert_eq!(names, ["export", "ingest", "normalise", "peaks", "rhythm", "split", "train", "windows"]);
+
+        let verify = [trace.as_slice(), &["--verify", "data/raw/clinic"]].concat();
+        let ended = project.call(&verify).exits(0);
+        assert_eq!(ended.stdout.matches("  same").count(), 48);
+        project.change("data/raw/clinic/p003.dat", |bytes| bytes[10] ^= 1);
+        fs::rename(project.path("data/raw/clinic/p004.atr"), project.path("p004.atr")).unwrap();
+        let ended = project.call(&verify).exits(1);
+        project.change("data/raw/clinic/p003.dat", |bytes| bytes[10] ^= 1);
+        fs::rename(project.path("p004.atr"), project.path("data/raw/clinic/p004.atr")).unwrap();
+        let verdict = |text: &str| ended.stdout.lines().filter(|line| line.ends_with(text)).count();
+        assert_eq!((verdict("  same"), verdict("  DIFFERS"), verdict("  MISSING")), (46, 1, 1), "{}", ended.stdout);
+    });
+}
+
+#[test]
+fn a_file_that_was_not_published_cannot_be_traced() {
+    let project = Project::new();
+    project.write("foreign.onnx", [0x08, 0x08]);
+    project.write("text.onnx", "no protobuf at all");
+    project.call(&["trace", "foreign.onnx"]).exits(2).says(&["foreign.onnx carries no provenance"]);
+    project.call(&["trace", "text.onnx"]).exits(2).says(&["text.onnx is not an ONNX file"]);
+    project.call(&["trace", "missing.onnx"]).exits(3).says(&["failed to read missing.onnx"]);
+}
+
+#[test]
+fn a_published_model_that_was_damaged_or_deleted_is_restored() {
+    trained(|project| {
+        let path = project.path("models/ecg_model.onnx");
+        let model = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(project.run(&["train.yaml", "--json"]).exits(0).counts()[1], 0);
+        assert!(fs::read(&path).unwrap() == model, "restored");
+        project.change("models/ecg_model.onnx", |bytes| bytes.truncate(100));
+        assert_eq!(project.run(&["train.yaml", "--json"]).exits(0).counts()[1], 0);
+        assert!(fs::read(&path).unwrap() == model, "restored");
+    });
+}
+
+#[test]
+fn a_record_gives_findings_in_every_format() {
+    trained(|project| {
+        let infer = |format: &str| project.call(&["infer", "--offline", "data/raw/clinic/p002", "--format", format]).exits(0);
+        infer("text").prints(&["FINDINGS FOR REVIEW", "p002"]);
+        let json = infer("json").json();
+        assert_eq!((json["record"]["name"].as_str(), json["record"]["sampling_frequency_hz"].as_f64()), (Some("p002"), Some(360.0)));
+        let csv = infer("csv").stdout;
+        assert!(csv.starts_with("beat_idx,sample_idx,time_s,class,probability,") && csv.lines().count() > 30, "{csv}");
+        project.call(&["infer", "--offline", "data/test_samples/sample_n.npy"]).exits(0).prints(&["WINDOWS FOR REVIEW", "1 of 187 samples"]);
+    });
+}
+
+/// A `.npy` file, format version 1.0.
+fn npy(shape: &str, kind: &str, data: &[u8]) -> Vec<u8> {
+    let head = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}");
+    let padded = format!("{head:<117}\n");
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((padded.len() as u16).to_le_bytes());
+    bytes.write_all(padded.as_bytes()).unwrap();
+    bytes.extend(data);
+    bytes
+}
+
+#[test]
+fn a_bad_array_is_refused_with_what_is_wrong() {
+    let five: Vec<u8> = std::iter::repeat_n(5.0_f32.to_le_bytes(), 187).flatten().collect();
+    let cases: [(&str, Vec<u8>, &[&str]); 6] = [
+        ("text", b"no array at all".to_vec(), &["not a .npy file", "numpy.save"]),
+        ("shape", npy("(1, 1, 100)", "<f4", &[0; 400]), &["the shape is (1, 1, 100)", "(N, 1, 187)"]),
+        ("cut", npy("(1, 1, 187)", "<f4", &[0; 100]), &["needs 748 bytes of data, the file has 100"]),
+        ("huge", npy("(99999999999, 1, 187)", "<f4", &[0; 748]), &["needs 74799999999252 bytes"]),
+        ("type", npy("(1, 1, 187)", "<U1", &[0; 748]), &["`<U1`", "32- or 64-bit floats"]),
+        ("range", npy("(1, 1, 187)", "<f4", &five), &["sample 0 of window 0 is 5, outside [0, 1]"]),
+    ];
+    trained(|project| {
+        for (name, bytes, texts) in &cases {
+            let file = format!("bad/{name}.npy");
+            project.write(&file, bytes);
+            project.call(&["infer", "--offline", &file]).exits(3).says(&[&["error: ", &file, "help: "], *texts].concat());
+        }
+    });
+}
+
+#[test]
+fn a_model_that_is_not_ours_is_refused() {
+    // `ir_version: 8` and nothing else: protobuf of ONNX's shape.
+    trained(|project| {
+        project.write("bad/foreign.onnx", [0x08, 0x08]);
+        project.write("bad/text.onnx", [0xff, 0xfe, b'h', b'i']);
+        let model = fs::read(project.path("models/ecg_model.onnx")).unwrap();
+        project.write("bad/cut.onnx", &model[..model.len() / 2]);
+        for (file, text) in [("foreign", "ecgpipe did not write it"), ("text", "not an ONNX file"), ("cut", "not an ONNX file"), ("missing", "there is no such model")] {
+            let file = format!("bad/{file}.onnx");
+            let args = ["infer", "--offline", "data/test_samples/sample_n.npy", "--model", &file];
+            project.call(&args).exits(3).says(&["error: ", &file, text, "help: "]);
+        }
+        project.call(&["infer", "--offline", "data/raw/clinic/none"]).exits(3).says(&["record none", "help: "]);
+        project.call(&["infer", "--offline", "data/raw/clinic/p001", "--lead", "XX"]).exits(3).says(&["there is no lead `XX`", "MLII"]);
+    });
+}

@@ -21,6 +21,10 @@ struct Explanation {
 
 pub(super) fn explain(args: &Explain) -> Result<Exit, Failure> {
     let (folder, run) = run_folder::find(&runs_folder(), &args.run)?;
+    if !folder.join("jobs.json").exists() {
+        let failure = Failure::usage(format!("run {} ended before its first job: there is nothing to explain", run.id));
+        return Err(failure.help(format!("`ecgpipe runs show {}` says what it was asked to do", run.id)));
+    }
     let mut jobs: Vec<JobFile> = run_folder::read(&folder, "jobs.json")?;
     if let Some(wanted) = &args.job {
         jobs.retain(|job| job.job.to_string() == *wanted || job.job.node == *wanted);

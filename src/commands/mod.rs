@@ -13,9 +13,11 @@ mod stages;
 mod trace;
 
 use std::{
+    collections::BTreeMap,
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::OnceLock,
 };
 
 use ecgpipe_sdk::Registry;
@@ -23,10 +25,13 @@ use ecgpipe_sdk::Registry;
 use crate::{
     cli::{Cli, Command, Infer, PipelineArgs},
     diagnostic::Report,
+    digest::Key,
+    event::JobName,
     expand::Surroundings,
     pipeline::{self, Pipeline},
     plan::Plan,
     store::{Store, StoreError},
+    track::run_folder,
 };
 
 /// What only `main` knows.
@@ -173,6 +178,12 @@ fn surroundings(offline: bool) -> Surroundings {
 
 fn runs_folder() -> PathBuf {
     PathBuf::from("runs")
+}
+
+/// Looks up the last key of a job; the run folders are read when the first job asks.
+fn previous(pipeline: &str) -> impl Fn(&JobName) -> Option<Key> + Sync {
+    let (pipeline, keys) = (pipeline.to_owned(), OnceLock::<BTreeMap<JobName, Key>>::new());
+    move |job| keys.get_or_init(|| run_folder::previous_keys(&runs_folder(), &pipeline)).get(job).copied()
 }
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {

@@ -27,7 +27,7 @@ use crate::{
         console::{Console, Verbosity},
         mlflow::Settings,
         mlflow_run::{DatasetFacts, MlflowRun},
-        run_folder::{self, FORMAT, JobFile, MetricLog, RunFile, RunFolder, now_ms},
+        run_folder::{FORMAT, JobFile, MetricLog, RunFile, RunFolder, now_ms},
     },
 };
 
@@ -37,7 +37,7 @@ pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
     let selected = plan.select(&args.work.targets)?;
     let force = if args.work.force.is_empty() { BTreeSet::new() } else { named(&plan, &args.work.force)? };
     let store = open_store(args.work.store.as_deref())?;
-    let previous = run_folder::previous_keys(&runs_folder(), plan.name());
+    let previous = super::previous(plan.name());
     let surroundings = surroundings(args.work.offline);
     let cancel = cancel_on_signal();
     let listeners = Listeners::new();
@@ -368,11 +368,11 @@ fn summary(
 ) -> String {
     let mut text = String::new();
     let points = metrics.points();
-    let shown = ["test/accuracy", "test/macro_f1_nsvf", "test/f1_n", "test/f1_s", "test/f1_v", "test/f1_f", "test/f1_q"];
+    let shown = ["test/accuracy", "test/macro_f1_nsvf", "test/f1_n", "test/f1_s", "test/f1_v", "test/f1_f", "test_all/f1_q"];
     let values: Vec<String> = shown
         .iter()
         .filter_map(|key| points.iter().find(|point| point.key == *key))
-        .map(|point| format!("{} {:.4}", point.key.trim_start_matches("test/"), point.value))
+        .map(|point| format!("{} {:.4}", point.key.trim_start_matches("test/").replace("test_all/f1_q", "f1_q (paced too)"), point.value))
         .collect();
     if !values.is_empty() {
         text.push_str(&format!("test: {}\n", values.join("  ")));

@@ -272,22 +272,26 @@ pub fn find(runs: &Path, name: &str) -> Result<(PathBuf, RunFile), RunFolderErro
     }
 }
 
-/// The keys of the latest run of a pipeline that got as far as writing them, by job.
+/// How many runs back a job's last key is looked for.
+const PREVIOUS_RUN_N: usize = 20;
+
+/// The key that every job of a pipeline had when it was last done. A run that failed, was stopped, or had only some targets
+/// knows only some jobs, so earlier ones fill in the rest.
 #[must_use]
 pub fn previous_keys(runs: &Path, pipeline: &str) -> BTreeMap<JobName, Key> {
     // Ids begin with the time, so the newest folders come last; only they are opened.
     let mut names: Vec<String> =
         fs::read_dir(runs).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
-    for name in names.into_iter().rev() {
-        let folder = runs.join(name);
-        if read::<RunFile>(&folder, "run.json").is_ok_and(|run| run.pipeline == pipeline) {
-            if let Ok(jobs) = read::<Vec<JobFile>>(&folder, "jobs.json") {
-                return jobs.into_iter().map(|job| (job.job, job.key)).collect();
-            }
+    let folders = names.into_iter().rev().map(|name| runs.join(name));
+    let of_pipeline = folders.filter(|folder| read::<RunFile>(folder, "run.json").is_ok_and(|run| run.pipeline == pipeline));
+    let mut keys = BTreeMap::new();
+    for jobs in of_pipeline.take(PREVIOUS_RUN_N).filter_map(|folder| read::<Vec<JobFile>>(&folder, "jobs.json").ok()) {
+        for job in jobs.into_iter().filter(|job| !job.outputs.is_empty()) {
+            keys.entry(job.job).or_insert(job.key);
         }
     }
-    BTreeMap::new()
+    keys
 }
 
 /// Reads one of the JSON files of a run folder.
@@ -340,16 +344,21 @@ mod tests {
     }
 
     #[test]
-    fn previous_keys_are_those_of_the_newest_run_of_the_pipeline() {
+    fn previous_keys_are_the_newest_of_each_job_that_was_done() {
         let runs = tempfile::tempdir().expect("a temporary folder");
         let job = JobName { node: "split".to_owned(), record: None };
         for (id, byte) in [("20260101-000001-full", 1), ("20260101-000002-full", 2)] {
             let folder = RunFolder::create(runs.path(), run(id, byte.into())).expect("created");
             let key = Key::from_bytes([byte; 32]);
-            let entry = JobFile { job: job.clone(), uses: "split".to_owned(), key, why: None, outputs: BTreeMap::new() };
+            let outputs = BTreeMap::from([("split".to_owned(), Digest::of(b"result"))]);
+            let entry = JobFile { job: job.clone(), uses: "split".to_owned(), key, why: None, outputs };
             folder.write("jobs.json", &vec![entry]).expect("written");
         }
-        RunFolder::create(runs.path(), run("20260101-000003-full", 3)).expect("a run without jobs");
+        let failed = RunFolder::create(runs.path(), run("20260101-000003-full", 3)).expect("created");
+        let key = Key::from_bytes([3; 32]);
+        let entry = JobFile { job: job.clone(), uses: "split".to_owned(), key, why: None, outputs: BTreeMap::new() };
+        failed.write("jobs.json", &vec![entry]).expect("written");
+        RunFolder::create(runs.path(), run("20260101-000004-full", 4)).expect("a run without jobs");
         assert_eq!(previous_keys(runs.path(), "full")[&job], Key::from_bytes([2; 32]));
         assert!(previous_keys(runs.path(), "other").is_empty());
     }

@@ -26,7 +26,11 @@ impl StageError {
         let mut message = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {
-            message.push_str(&format!(": {error}"));
+            // Some errors tell their cause themselves.
+            let text = error.to_string();
+            if !message.contains(&text) {
+                message.push_str(&format!(": {text}"));
+            }
             cause = error.source();
         }
         Self::new(message)
