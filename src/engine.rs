@@ -20,7 +20,7 @@ use ecgpipe_sdk::{MetricPoint, RecordId, Registry, StageError};
 use crate::{
     digest::{Digest, Key, KeyField},
     event::{Counts, Event, JobName, RunStatus},
-    expand::{Expansion, ExpandError, Surroundings, expand},
+    expand::{ExpandError, Expansion, Surroundings, expand},
     explain::{Why, why},
     hot::HotArtifacts,
     job::{Job, JobInput, Outcome, RawFile, Worker, execute, output_digests},
@@ -110,9 +110,8 @@ pub enum EngineError {
 /// # Errors
 /// If the run cannot start, or the store fails. A stage's failure is no error: see [`RunReport::status`].
 pub fn run(request: &Request<'_>) -> Result<RunReport, EngineError> {
-    let expansion =
-        expand(request.plan, request.registry, &request.selected, request.surroundings, request.events)
-            .map_err(EngineError::Expand)?;
+    let expansion = expand(request.plan, request.registry, &request.selected, request.surroundings, request.events)
+        .map_err(EngineError::Expand)?;
     let stat_cache = StatCache::open(&request.store.stat_cache_path());
     let raw_files = digest_sources(&expansion, &stat_cache)?;
     announce(request, &expansion);
@@ -266,22 +265,23 @@ impl Coordinator<'_> {
                 }
                 let free = !exclusive_running && held_back.is_none() && running.len() < request.jobs;
                 let stop = self.stopping || request.cancel.load(Ordering::Relaxed);
-                if free && !stop {
-                    if let Some(id) = self.schedule.next_job() {
-                        let Some(task) = self.prepare(id, &hot)? else { continue };
-                        if worker_n < request.jobs {
-                            let sender = outcome_sender.clone();
-                            scope.spawn(|| work(sender));
-                            worker_n += 1;
-                        }
-                        if self.is_exclusive(id) && !running.is_empty() {
-                            held_back = Some(task);
-                            continue;
-                        }
-                        running.insert(id, self.is_exclusive(id));
-                        task_sender.send(task).map_err(|_| EngineError::Defect("the workers are gone".to_owned()))?;
+                if free
+                    && !stop
+                    && let Some(id) = self.schedule.next_job()
+                {
+                    let Some(task) = self.prepare(id, &hot)? else { continue };
+                    if worker_n < request.jobs {
+                        let sender = outcome_sender.clone();
+                        scope.spawn(|| work(sender));
+                        worker_n += 1;
+                    }
+                    if self.is_exclusive(id) && !running.is_empty() {
+                        held_back = Some(task);
                         continue;
                     }
+                    running.insert(id, self.is_exclusive(id));
+                    task_sender.send(task).map_err(|_| EngineError::Defect("the workers are gone".to_owned()))?;
+                    continue;
                 }
                 if stop {
                     held_back = None;
@@ -374,7 +374,8 @@ impl Coordinator<'_> {
             None => why(&fields, earlier.as_ref().map(|manifest| manifest.fields.as_slice()), previous == Some(key)),
         };
         (request.events)(Event::Miss { job: job.name.clone(), key: Some(key), why: why.to_string() });
-        let report = JobReport { name: job.name.clone(), node_idx: id.node_idx, key, why: Some(why), outputs: BTreeMap::new() };
+        let report =
+            JobReport { name: job.name.clone(), node_idx: id.node_idx, key, why: Some(why), outputs: BTreeMap::new() };
         self.reports.insert(id, report);
         if request.dry_run {
             self.counts.skipped += 1;
@@ -513,7 +514,8 @@ impl Coordinator<'_> {
             self.counts.failed += 1;
             self.stopping = !self.request.keep_going;
             let record = error.record.as_ref().filter(|record| job.record.as_ref() != Some(*record));
-            let text = record.map_or_else(|| error.message.clone(), |record| format!("record {record}: {}", error.message));
+            let text =
+                record.map_or_else(|| error.message.clone(), |record| format!("record {record}: {}", error.message));
             (self.request.events)(Event::Failed { job, error: text, help: error.help.clone() });
         }
         for dependent in self.schedule.finish(id, End::Failed) {

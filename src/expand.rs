@@ -77,9 +77,12 @@ pub fn expand(
                 Ok(mut listed) => {
                     listed.sort_by(|a, b| a.record.cmp(&b.record));
                     match listed.windows(2).find(|pair| pair[0].record == pair[1].record) {
-                        Some(pair) => errors.push(failed(StageError::new(format!("lists record {} twice", pair[0].record)))),
+                        Some(pair) => {
+                            errors.push(failed(StageError::new(format!("lists record {} twice", pair[0].record))))
+                        }
                         None if listed.is_empty() => errors.push(failed(
-                            StageError::new("has no records").help("check its `records`, `exclude` and `database` parameters"),
+                            StageError::new("has no records")
+                                .help("check its `records`, `exclude` and `database` parameters"),
                         )),
                         None => {}
                     }
@@ -89,7 +92,8 @@ pub fn expand(
                 Err(error) => errors.push(failed(error)),
             }
         } else {
-            let mut each = node.inputs.iter().filter(|(_, edge)| !edge.gather && plan.nodes()[edge.node_idx].per_record);
+            let mut each =
+                node.inputs.iter().filter(|(_, edge)| !edge.gather && plan.nodes()[edge.node_idx].per_record);
             if let Some((first_port, first)) = each.next() {
                 own = records[first.node_idx].clone();
                 for (port, edge) in each {
@@ -134,6 +138,10 @@ fn different_records(first_port: &str, first: &[RecordId], port: &str, other: &[
         let missing: Vec<&str> = a.iter().filter(|record| !b.contains(record)).map(RecordId::as_str).take(10).collect();
         missing.join(", ")
     };
-    let message = format!("its inputs have different records: only `{first_port}` has {{{}}}, only `{port}` has {{{}}}", only(first, other), only(other, first));
+    let message = format!(
+        "its inputs have different records: only `{first_port}` has {{{}}}, only `{port}` has {{{}}}",
+        only(first, other),
+        only(other, first)
+    );
     StageError::new(message).help("feed both ports from one source, or give both sources the same `records`")
 }

@@ -39,13 +39,17 @@ pub fn remote_url(project: &Path) -> Option<String> {
         return None;
     }
     Some(match (url.split_once("://"), url.find('@')) {
-        (Some((scheme, rest)), Some(_)) => format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host)),
+        (Some((scheme, rest)), Some(_)) => {
+            format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host))
+        }
         _ => url,
     })
 }
 
 fn parse(status: &str) -> Option<GitState> {
-    let header = |name: &str| status.lines().find_map(|line| line.strip_prefix("# branch.")?.strip_prefix(name)?.strip_prefix(' '));
+    let header = |name: &str| {
+        status.lines().find_map(|line| line.strip_prefix("# branch.")?.strip_prefix(name)?.strip_prefix(' '))
+    };
     let commit = header("oid").filter(|commit| commit.len() == 40)?.to_owned();
     let branch = header("head").unwrap_or("(detached)").to_owned();
     let dirty = status.lines().any(|line| !line.starts_with('#') && !line.is_empty());

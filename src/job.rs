@@ -116,11 +116,12 @@ fn try_execute(
     fields: Vec<KeyField>,
     worker: &Worker<'_>,
 ) -> Result<Outcome, StageError> {
-    let lock = worker.store.lock(key, || (worker.events)(Event::Waiting { job: job.name.clone() })).map_err(store_error)?;
-    if !worker.force {
-        if let Some(manifest) = worker.store.lookup(key).map_err(store_error)?.hit() {
-            return Ok(Outcome::Found(manifest));
-        }
+    let lock =
+        worker.store.lock(key, || (worker.events)(Event::Waiting { job: job.name.clone() })).map_err(store_error)?;
+    if !worker.force
+        && let Some(manifest) = worker.store.lookup(key).map_err(store_error)?.hit()
+    {
+        return Ok(Outcome::Found(manifest));
     }
     let inputs = match load_inputs(job, stage, worker)? {
         Ok(inputs) => inputs,
@@ -161,7 +162,9 @@ fn try_execute(
     let manifest = worker.store.publish(lock, new, stored).map_err(store_error)?;
     for output in outputs {
         let Some(reference) = manifest.outputs.get(&output.stored.name) else { continue };
-        for point in output.metrics.into_iter().filter(|point| !heard.metrics.contains(&(point.key.clone(), point.step))) {
+        for point in
+            output.metrics.into_iter().filter(|point| !heard.metrics.contains(&(point.key.clone(), point.step)))
+        {
             (worker.events)(Event::Metric { job: job.name.clone(), point });
         }
         worker.hot.keep(reference, output.artifact);
@@ -217,8 +220,7 @@ fn encode(stage: &dyn ErasedStage, mut outputs: PortValues) -> Result<Vec<Encode
             _ => return Err(StageError::new(format!("the stage gave nothing on its port `{}`", port.name))),
         };
         let bytes = Bytes::from(port.kind.encode(&artifact)?);
-        let stored =
-            NewOutput { name: OutputName::new(port.name), kind: port.kind.name.to_owned(), rows: None, bytes };
+        let stored = NewOutput { name: OutputName::new(port.name), kind: port.kind.name.to_owned(), rows: None, bytes };
         let metrics = port.kind.metrics(&artifact);
         encoded.push(Encoded { stored, artifact, metrics });
     }

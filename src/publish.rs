@@ -118,9 +118,14 @@ const STATE_FILE: &str = "published.json";
 ///
 /// # Errors
 /// The first file that cannot be written; those before it are in place.
-pub fn publish(project: &Path, store: &Store, publications: &[Publication<'_>]) -> Result<Vec<PublishedFile>, PublishError> {
+pub fn publish(
+    project: &Path,
+    store: &Store,
+    publications: &[Publication<'_>],
+) -> Result<Vec<PublishedFile>, PublishError> {
     let state_path = store.root().join(STATE_FILE);
-    let mut state: State = fs::read(&state_path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let mut state: State =
+        fs::read(&state_path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     if state.format != FORMAT {
         state = State { format: FORMAT, targets: BTreeMap::new() };
     }
@@ -165,11 +170,7 @@ pub fn publish(project: &Path, store: &Store, publications: &[Publication<'_>]) 
     Ok(published)
 }
 
-fn claim(
-    owners: &mut BTreeMap<String, String>,
-    path: &str,
-    publication: &Publication<'_>,
-) -> Result<(), PublishError> {
+fn claim(owners: &mut BTreeMap<String, String>, path: &str, publication: &Publication<'_>) -> Result<(), PublishError> {
     let second = publication.provenance.output.clone();
     match owners.insert(path.to_owned(), second.clone()) {
         None => Ok(()),
@@ -190,7 +191,8 @@ fn content(store: &Store, publication: &Publication<'_>) -> Result<Vec<(String, 
         (Some(files), false) => match <[_; 1]>::try_from(files) {
             Ok([file]) => Ok(vec![(base.to_owned(), Bytes::from(file.bytes))]),
             Err(files) => {
-                let message = format!("it is {} files; end the target with `/` to publish them into a folder", files.len());
+                let message =
+                    format!("it is {} files; end the target with `/` to publish them into a folder", files.len());
                 Err(decode_error(message))
             }
         },

@@ -259,7 +259,10 @@ mod tests {
         (0..4).collect()
     }
 
-    fn drain(schedule: &mut Schedule, failing: Option<JobId>) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
+    type Jobs = Vec<(usize, usize)>;
+
+    /// Runs everything, one job after the other: the jobs in the order in which they were given out, and those skipped.
+    fn drain(schedule: &mut Schedule, failing: Option<JobId>) -> (Jobs, Jobs) {
         let (mut order, mut skipped) = (Vec::new(), Vec::new());
         while let Some(job) = schedule.next_job() {
             order.push((job.node_idx, job.record_idx));
@@ -319,7 +322,8 @@ mod tests {
         let need = |node_idx, same_record| Need { node_idx, same_record };
         let shape = |needs| NodeShape { job_n: 1, per_record: false, needs };
         // 0 and 1 are inputs of 3; 2 reads 0 and finds it lost while 1 still runs.
-        let shapes = [shape(vec![]), shape(vec![]), shape(vec![need(0, false)]), shape(vec![need(0, false), need(1, false)])];
+        let shapes =
+            [shape(vec![]), shape(vec![]), shape(vec![need(0, false)]), shape(vec![need(0, false), need(1, false)])];
         let mut schedule = Schedule::new(&shapes, &all());
         let job = |node_idx| JobId { node_idx, record_idx: 0 };
         assert_eq!(schedule.next_job(), Some(job(1)));

@@ -26,10 +26,11 @@ fn main() {
     println!("cargo:rerun-if-changed={}", workspace.join("Cargo.lock").display());
     println!("cargo:rerun-if-changed={}", here.display());
 
-    let members: BTreeMap<&str, Unit> = [("ecgpipe_sdk", "sdk"), ("ecgpipe_wfdb", "wfdb"), ("ecgpipe_nn", "nn"), ("ecgpipe_tables", "tables")]
-        .into_iter()
-        .map(|(name, folder)| (name, unit(&here, &[here.join(folder).join("src")])))
-        .collect();
+    let members: BTreeMap<&str, Unit> =
+        [("ecgpipe_sdk", "sdk"), ("ecgpipe_wfdb", "wfdb"), ("ecgpipe_nn", "nn"), ("ecgpipe_tables", "tables")]
+            .into_iter()
+            .map(|(name, folder)| (name, unit(&here, &[here.join(folder).join("src")])))
+            .collect();
     let modules = modules(&here);
 
     let mut arms = String::new();
@@ -197,7 +198,8 @@ struct Package {
 
 impl Lock {
     fn read(path: &Path) -> Self {
-        let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("failed to read {}: {error}", path.display()));
+        let text =
+            fs::read_to_string(path).unwrap_or_else(|error| panic!("failed to read {}: {error}", path.display()));
         let (mut packages, mut by_word) = (BTreeMap::new(), BTreeMap::new());
         for block in text.split("[[package]]").skip(1) {
             let value = |key: &str| {
@@ -208,8 +210,14 @@ impl Lock {
             if name.starts_with("ecgpipe") {
                 continue;
             }
-            let listed = block.split_once("dependencies = [").and_then(|(_, rest)| rest.split_once(']')).map_or("", |(list, _)| list);
-            let needs = listed.lines().map(|line| line.trim().trim_matches([',', '"']).to_owned()).filter(|line| !line.is_empty());
+            let listed = block
+                .split_once("dependencies = [")
+                .and_then(|(_, rest)| rest.split_once(']'))
+                .map_or("", |(list, _)| list);
+            let needs = listed
+                .lines()
+                .map(|line| line.trim().trim_matches([',', '"']).to_owned())
+                .filter(|line| !line.is_empty());
             let line = format!("{name} {version} {}", value("checksum"));
             for key in [name.clone(), format!("{name} {version}")] {
                 packages.insert(key, Package { line: line.clone(), needs: needs.clone().collect() });

@@ -47,7 +47,11 @@ pub fn feature_names(rhythm: Option<&All<Features>>) -> Result<Vec<String>, Stag
     let mut names: Option<&Vec<String>> = None;
     for (record, features) in rhythm.iter() {
         if names.is_some_and(|names| *names != features.names) {
-            let message = format!("it has the features {:?}, other records have {:?}", features.names, names.unwrap_or(&Vec::new()));
+            let message = format!(
+                "it has the features {:?}, other records have {:?}",
+                features.names,
+                names.unwrap_or(&Vec::new())
+            );
             return Err(StageError::new(message).record(record));
         }
         names = Some(&features.names);

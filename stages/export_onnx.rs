@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, num::NonZeroUsize};
 
 use ecgpipe_nn::{Beats, Session, export, predict};
 use ecgpipe_sdk::{
-    All, Context, Features, Files, Model, NamedFile, NormalisedWindows, One, Onnx, Part, Split, Stage, StageError, ports,
+    All, Context, Features, Files, Model, NamedFile, NormalisedWindows, One, Onnx, Part, Split, Stage, StageError,
+    ports,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ pub struct ExportOnnx;
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
     /// Largest allowed difference between a probability of the file and of the model.
-    pub tolerance: f32,
+    pub tolerance: f64,
     /// Windows on which the file is compared with the model, spread evenly over all parts of the split. At least 1.
     pub compared_n: usize,
     /// What computes the file for the comparison.
@@ -154,8 +155,9 @@ fn compare(
         let difference = of_file.iter().zip(&of_model).map(|(a, b)| (a - b).abs());
         worst = difference.fold(worst, |worst, next| if next > worst || next.is_nan() { next } else { worst });
     }
-    if worst.is_nan() || worst > params.tolerance {
-        let message = format!("the exported file differs from the model by {worst:e}, more than {:e}", params.tolerance);
+    if worst.is_nan() || f64::from(worst) > params.tolerance {
+        let message =
+            format!("the exported file differs from the model by {worst:e}, more than {:e}", params.tolerance);
         return Err(StageError::new(message).help("this is a defect of the export; please report it with the model"));
     }
     let info = session.engine();
@@ -189,11 +191,7 @@ mod tests {
 
     #[test]
     fn samples_are_the_first_of_each_class_and_absent_classes_have_none() {
-        let test = Dataset {
-            windows: vec![0.0, 0.1, 0.2, 0.3, 0.4, 0.5],
-            labels: vec![2, 0, 2],
-            ..Dataset::default()
-        };
+        let test = Dataset { windows: vec![0.0, 0.1, 0.2, 0.3, 0.4, 0.5], labels: vec![2, 0, 2], ..Dataset::default() };
         let files = samples(&test, 2);
         let read = |file: &NamedFile| npy::read(&file.bytes).expect("a valid array").values;
         let found: Vec<(&str, Vec<f32>)> = files.iter().map(|file| (file.name.as_str(), read(file))).collect();

@@ -59,7 +59,8 @@ impl Stage for InferOnnx {
         for note in chosen.notes {
             cx.note(note);
         }
-        let mut session = Session::open(&inputs.onnx.bytes, &chosen.engine).map_err(|error| StageError::from_error(&error))?;
+        let mut session =
+            Session::open(&inputs.onnx.bytes, &chosen.engine).map_err(|error| StageError::from_error(&error))?;
         let predictions = predict(&mut session, &inputs.windows, inputs.rhythm.as_deref())?;
         Ok(Outputs { predictions: Each::new(predictions) })
     }

@@ -13,9 +13,10 @@ pub fn to_artifact(model: &nn::Model) -> Result<Model, StageError> {
         nn::Architecture::Logistic(_) => "logistic",
     };
     let config = serde_json::to_value(&model.architecture).map_err(|error| StageError::from_error(&error))?;
-    let tensors = model.tensors.iter().map(|(name, tensor)| {
-        (name.clone(), Tensor { shape: tensor.shape.clone(), values: tensor.values.clone() })
-    });
+    let tensors = model
+        .tensors
+        .iter()
+        .map(|(name, tensor)| (name.clone(), Tensor { shape: tensor.shape.clone(), values: tensor.values.clone() }));
     Ok(Model { family: family.to_owned(), config, tensors: tensors.collect() })
 }
 

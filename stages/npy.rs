@@ -106,7 +106,9 @@ pub fn read(bytes: &[u8]) -> Result<Array, NpyError> {
 /// The text of one entry of the header, which is a Python dictionary of literals.
 fn value_of<'a>(header: &'a str, key: &str) -> Result<&'a str, NpyError> {
     let missing = || NpyError::Header(format!("it has no `{key}`"));
-    let after = [format!("'{key}'"), format!("\"{key}\"")].iter().find_map(|quoted| Some(header.split_once(quoted.as_str())?.1));
+    let after = [format!("'{key}'"), format!("\"{key}\"")]
+        .iter()
+        .find_map(|quoted| Some(header.split_once(quoted.as_str())?.1));
     let value = after.and_then(|rest| rest.trim_start().strip_prefix(':')).ok_or_else(missing)?.trim_start();
     let end = if value.starts_with('(') { value.find(')').map(|at| at + 1) } else { value.find([',', '}']) };
     Ok(value[..end.ok_or_else(missing)?].trim())
@@ -116,7 +118,12 @@ fn shape_of(header: &str) -> Result<Vec<usize>, NpyError> {
     let text = value_of(header, "shape")?;
     let malformed = || NpyError::Header(format!("the shape `{text}` is malformed"));
     let inner = text.strip_prefix('(').and_then(|text| text.strip_suffix(')')).ok_or_else(malformed)?;
-    inner.split(',').map(str::trim).filter(|size| !size.is_empty()).map(|size| size.parse().map_err(|_| malformed())).collect()
+    inner
+        .split(',')
+        .map(str::trim)
+        .filter(|size| !size.is_empty())
+        .map(|size| size.parse().map_err(|_| malformed()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -137,7 +144,8 @@ mod tests {
     /// Written by `numpy.save(f, numpy.array([[1.5, -2.0]]))` of NumPy 1.26.
     #[test]
     fn reads_what_numpy_writes() {
-        let mut bytes = b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f8', 'fortran_order': False, 'shape': (1, 2), }".to_vec();
+        let mut bytes =
+            b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f8', 'fortran_order': False, 'shape': (1, 2), }".to_vec();
         bytes.resize(127, b' ');
         bytes.push(b'\n');
         bytes.extend([1.5f64, -2.0].iter().flat_map(|value| value.to_le_bytes()));

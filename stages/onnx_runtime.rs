@@ -41,7 +41,8 @@ pub fn choose(choice: EngineChoice, data_folder: &Path, offline: bool) -> Result
         (Some(library), _) => Ok(Chosen { engine: Engine::Ort(library), notes: Vec::new() }),
         (None, EngineChoice::Onnxruntime) => Err(format!("ONNX Runtime was not found: {}", found.notes.join("; "))),
         (None, _) => {
-            let mut notes = vec!["ONNX Runtime was not found; tract computes instead (equal to 1e-5, slower)".to_owned()];
+            let mut notes =
+                vec!["ONNX Runtime was not found; tract computes instead (equal to 1e-5, slower)".to_owned()];
             notes.extend(found.notes);
             Ok(Chosen { engine: Engine::Tract, notes })
         }

@@ -2,7 +2,9 @@
 //! network honest.
 
 use ecgpipe_nn::{BaselineConfig, LogisticConfig, Signature, train_baseline};
-use ecgpipe_sdk::{All, Context, Features, Metrics, Model, NormalisedWindows, One, Part, Split, Stage, StageError, ports};
+use ecgpipe_sdk::{
+    All, Context, Features, Metrics, Model, NormalisedWindows, One, Part, Split, Stage, StageError, ports,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -95,7 +97,10 @@ impl Stage for TrainBaseline {
     }
 
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {
-        let signature = Signature { window_n: window_n(&inputs.windows)?, ..Signature::aami(feature_names(inputs.rhythm.as_ref())?) };
+        let signature = Signature {
+            window_n: window_n(&inputs.windows)?,
+            ..Signature::aami(feature_names(inputs.rhythm.as_ref())?)
+        };
         let gather = |part| gather(part, &inputs.windows, inputs.rhythm.as_ref(), &inputs.split);
         let (training, validation) = (gather(Part::Training)?, gather(Part::Validation)?);
         cx.note(format!("{} training beats", training.beat_n()));
@@ -116,9 +121,10 @@ impl Stage for TrainBaseline {
             let probabilities = ecgpipe_nn::predict(&model, dataset.beats(), std::num::NonZeroUsize::MIN)
                 .map_err(|error| StageError::from_error(&error))?;
             let class_n = model.signature().class_n();
-            let right = probabilities.chunks_exact(class_n).zip(&dataset.labels).filter(|(row, label)| {
-                (0..class_n).all(|idx| row[idx] <= row[usize::from(**label)])
-            });
+            let right = probabilities
+                .chunks_exact(class_n)
+                .zip(&dataset.labels)
+                .filter(|(row, label)| (0..class_n).all(|idx| row[idx] <= row[usize::from(**label)]));
             metrics.push(format!("{part}/accuracy"), 0, right.count() as f64 / dataset.beat_n() as f64);
         }
         metrics.push("train/parameters", 0, model.parameter_n() as f64);

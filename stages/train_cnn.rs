@@ -5,7 +5,9 @@
 use std::{num::NonZeroUsize, ops::ControlFlow};
 
 use ecgpipe_nn::{Ending, NetworkConfig, Scores, Selection, Signature, TrainingConfig, train};
-use ecgpipe_sdk::{All, Context, Features, Metrics, Model, NormalisedWindows, One, Part, Split, Stage, StageError, ports};
+use ecgpipe_sdk::{
+    All, Context, Features, Metrics, Model, NormalisedWindows, One, Part, Split, Stage, StageError, ports,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -42,13 +44,22 @@ pub struct Params {
     /// A beat of a class with n beats weighs n to minus this power: 0 all beats alike, 1 all classes alike.
     pub class_weight_power: f64,
     /// Share of hidden units switched off while training.
-    pub dropout: f32,
+    pub dropout: f64,
     /// Share of beats whose rhythm is hidden while training, so that the model also answers from the window alone.
-    pub rhythm_dropout: f32,
+    pub rhythm_dropout: f64,
+    /// Share of beats whose window is hidden while training, so that the model learns what the rhythm alone says.
+    pub window_dropout: f64,
     /// Training windows are moved by up to this many samples either way, as a detector may miss the R-peak.
     pub shift_max_n: usize,
     /// Standard deviation of the noise added to training windows, in units of the window's range.
-    pub noise_deviation: f32,
+    pub noise_deviation: f64,
+    /// A slow wave of up to this amplitude is added to training windows (baseline wander), in units of the window's
+    /// range.
+    pub wander_max: f64,
+    /// Training windows are stretched or shrunk by up to this share, as waves of other patients are.
+    pub stretch_max: f64,
+    /// Share of training windows that are turned upside down, so that the shape counts and not its direction.
+    pub inversion_share: f64,
     /// What the best epoch is chosen by; its weights are the result.
     pub choose_by: ChooseBy,
     /// Training stops after this many epochs without a better one; 0 never stops early.
@@ -66,10 +77,14 @@ impl Default for Params {
             learning_rate: defaults.learning_rate,
             weight_decay: defaults.weight_decay,
             class_weight_power: defaults.class_weight_power,
-            dropout: defaults.dropout,
-            rhythm_dropout: defaults.rhythm_dropout,
+            dropout: decimal(defaults.dropout),
+            rhythm_dropout: decimal(defaults.rhythm_dropout),
+            window_dropout: decimal(defaults.window_dropout),
             shift_max_n: defaults.shift_max_n,
-            noise_deviation: defaults.noise_deviation,
+            noise_deviation: decimal(defaults.noise_deviation),
+            wander_max: decimal(defaults.wander_max),
+            stretch_max: decimal(defaults.stretch_max),
+            inversion_share: decimal(defaults.inversion_share),
             choose_by: ChooseBy::MacroF1,
             patience_epochs: defaults.patience_epoch_n,
             require_every_class: defaults.require_every_class,
@@ -86,10 +101,14 @@ impl Params {
             learning_rate: self.learning_rate,
             weight_decay: self.weight_decay,
             class_weight_power: self.class_weight_power,
-            dropout: self.dropout,
-            rhythm_dropout: self.rhythm_dropout,
+            dropout: self.dropout as f32,
+            rhythm_dropout: self.rhythm_dropout as f32,
+            window_dropout: self.window_dropout as f32,
             shift_max_n: self.shift_max_n,
-            noise_deviation: self.noise_deviation,
+            noise_deviation: self.noise_deviation as f32,
+            wander_max: self.wander_max as f32,
+            stretch_max: self.stretch_max as f32,
+            inversion_share: self.inversion_share as f32,
             selection: match self.choose_by {
                 ChooseBy::MacroF1 => Selection::MacroF1,
                 ChooseBy::Loss => Selection::Loss,
@@ -142,7 +161,10 @@ impl Stage for TrainCnn {
     }
 
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {
-        let signature = Signature { window_n: window_n(&inputs.windows)?, ..Signature::aami(feature_names(inputs.rhythm.as_ref())?) };
+        let signature = Signature {
+            window_n: window_n(&inputs.windows)?,
+            ..Signature::aami(feature_names(inputs.rhythm.as_ref())?)
+        };
         let gather = |part| gather(part, &inputs.windows, inputs.rhythm.as_ref(), &inputs.split);
         let (training, validation) = (gather(Part::Training)?, gather(Part::Validation)?);
         cx.note(format!("{} training beats, {} validation beats", training.beat_n(), validation.beat_n()));
@@ -169,6 +191,11 @@ impl Stage for TrainCnn {
         metrics.push("train/parameters", 0, trained.model.parameter_n() as f64);
         Ok(Outputs { model: One::new(to_artifact(&trained.model)?), metrics: One::new(metrics) })
     }
+}
+
+/// The 64-bit number that is written as this 32-bit one is: 0.3, not 0.30000001192092896.
+fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or_else(|_| f64::from(value))
 }
 
 fn epoch_values(scores: &ecgpipe_nn::EpochScores) -> Vec<(String, f64)> {

@@ -79,7 +79,7 @@ impl Ended {
         self
     }
 
-    /// Asserts that stderr, whitespace evened out, has all of these texts.
+    /// Asserts that stderr has all of these texts.
     #[track_caller]
     fn says(self, texts: &[&str]) -> Self {
         for text in texts {
@@ -111,12 +111,17 @@ impl Ended {
     }
 }
 
-/// A project in a temporary folder.
-struct Project(TempDir);
+/// A project in a folder of its own.
+struct Project {
+    folder: PathBuf,
+    /// Removes the folder at the end, if it is a temporary one.
+    _temporary: Option<TempDir>,
+}
 
 impl Project {
     fn new() -> Self {
-        Self(TempDir::new().unwrap())
+        let temporary = TempDir::new().unwrap();
+        Self { folder: temporary.path().to_owned(), _temporary: Some(temporary) }
     }
 
     /// A project with the database of [`MAKE`] and [`READ`] as `read.yaml`.
@@ -129,7 +134,7 @@ impl Project {
     }
 
     fn path(&self, path: &str) -> PathBuf {
-        self.0.path().join(path)
+        self.folder.join(path)
     }
 
     fn write(&self, path: &str, content: impl AsRef<[u8]>) {
@@ -142,7 +147,7 @@ impl Project {
         for variable in ["ECGPIPE_DATA", "ECGPIPE_STORE", "MLFLOW_TRACKING_URI"] {
             command.env_remove(variable);
         }
-        command.current_dir(self.0.path()).args(args).stdin(Stdio::null());
+        command.current_dir(&self.folder).args(args).stdin(Stdio::null());
         command
     }
 
@@ -183,7 +188,12 @@ fn every_error_of_a_pipeline_file_is_shown_with_its_place() {
         let project = Project::new();
         let name = file.file_name().unwrap().to_str().unwrap();
         project.write(name, &text);
-        let args: Vec<&str> = text.lines().find_map(|line| line.strip_prefix("# args: ")).unwrap_or_default().split_whitespace().collect();
+        let args: Vec<&str> = text
+            .lines()
+            .find_map(|line| line.strip_prefix("# args: "))
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
         let checked = project.call(&[&["check", name], args.as_slice()].concat()).exits(2);
         assert_eq!(checked.stdout, "", "{name}");
         expect_file![file.with_extension("stderr")].assert_eq(&checked.stderr);
@@ -194,8 +204,10 @@ fn every_error_of_a_pipeline_file_is_shown_with_its_place() {
         assert_eq!(left.len(), 1, "{name}: nothing was started: {left:?}");
 
         let json = project.call(&[&["check", "--json", name], args.as_slice()].concat()).exits(2).json();
-        let error_n = checked.stderr.lines().filter(|line| line.starts_with("error: ")).count();
-        assert!(error_n > 0 && json.to_string().matches("\"message\"").count() >= error_n, "{name}: {json}");
+        let shown: Vec<&str> = checked.stderr.lines().filter_map(|line| line.strip_prefix("error: ")).collect();
+        let errors = json["errors"].as_array().unwrap();
+        let messages: Vec<&str> = errors.iter().map(|error| error["message"].as_str().unwrap()).collect();
+        assert_eq!(messages, shown, "{name}");
     }
 }
 
@@ -247,8 +259,7 @@ fn a_second_run_computes_nothing_and_writes_nothing() {
         assert!(event["event"].is_string(), "{line}");
     }
     assert_eq!(project.run(&["read.yaml", "--json"]).exits(0).counts(), [12, 0, 0, 0]);
-    project.run(&["make.yaml", "--quiet"]).exits(0).says(&[]);
-    assert_eq!(project.run(&["make.yaml", "--quiet"]).stderr, "");
+    assert_eq!(project.run(&["make.yaml", "--quiet"]).exits(0).stderr, "");
     project.run(&["make.yaml"]).exits(0).says(&["finished: 3 cached, 0 computed"]);
 }
 
@@ -268,7 +279,13 @@ fn a_database_that_is_missing_offline_is_one_error_with_every_way_out() {
     project.write("read.yaml", READ.replace("clinic", "mitdb"));
     let ended = project.run(&["read.yaml"]).exits(3);
     assert_eq!(ended.stderr.matches("error: ").count(), 1, "{}", ended.stderr);
-    ended.says(&["database mitdb", "data/raw/mitdb", "ECGPIPE_DATA", "https://physionet.org/files/mitdb/1.0.0/", "help: "]);
+    ended.says(&[
+        "database mitdb",
+        "data/raw/mitdb",
+        "ECGPIPE_DATA",
+        "https://physionet.org/files/mitdb/1.0.0/",
+        "help: ",
+    ]);
 }
 
 #[test]
@@ -283,17 +300,25 @@ fn a_record_that_the_database_lacks_is_named() {
 fn check_bad_record(file: &str, damage: impl Fn(&mut Vec<u8>), texts: &[&str]) {
     let project = Project::with_database();
     project.change(&format!("data/raw/clinic/{file}"), damage);
-    let ended = project.run(&["read.yaml", "--keep-going", "--json"]).exits(1).says(&[]);
+    let ended = project.run(&["read.yaml", "--keep-going", "--json"]).exits(1);
     assert_eq!(ended.counts(), [0, 8, 1, 3], "p001 and p003 are done");
-    let failed: Vec<Value> = ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).filter(|event: &Value| event["event"] == "failed").collect();
-    assert_eq!((failed[0]["job"]["node"].as_str(), failed[0]["job"]["record"].as_str()), (Some("ingest"), Some("p002")));
+    let mut events = ended.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let failed = events.find(|event| event["event"] == "failed").unwrap();
+    assert_eq!(failed["job"], serde_json::json!({"node": "ingest", "record": "p002"}));
     let again = project.run(&["read.yaml", "--keep-going"]).exits(1);
-    again.says(&[&["error: ingest[p002]: ", file, "help: ", "failed: 8 cached, 0 computed, 1 failed, 3 not run"], texts].concat());
+    again.says(
+        &[&["error: ingest[p002]: ", file, "help: ", "failed: 8 cached, 0 computed, 1 failed, 3 not run"], texts]
+            .concat(),
+    );
 }
 
 #[test]
 fn a_truncated_signal_file_is_refused() {
-    check_bad_record("p002.dat", |bytes| bytes.truncate(1000), &["record p002 needs 21600 bytes", "has 1000, 20600 too few"]);
+    check_bad_record(
+        "p002.dat",
+        |bytes| bytes.truncate(1000),
+        &["record p002 needs 21600 bytes", "has 1000, 20600 too few"],
+    );
 }
 
 #[test]
@@ -303,7 +328,11 @@ fn a_flipped_byte_in_a_signal_file_is_refused() {
 
 #[test]
 fn a_corrupt_annotation_file_is_refused() {
-    check_bad_record("p002.atr", |bytes| bytes[2..4].fill(0xff), &["byte 2", "AUX needs 1023 bytes"]);
+    check_bad_record(
+        "p002.atr",
+        |bytes| bytes[2..4].fill(0xff),
+        &["byte 2: AUX gives 1023 bytes", "the file is damaged"],
+    );
 }
 
 #[test]
@@ -364,14 +393,21 @@ fn a_disk_that_takes_no_more_fails_the_job_and_loses_nothing() {
     // Files of at most 12 kB: the record with one lead fits, those with two do not. The limit would otherwise end the program
     // by a signal, as no full disk does.
     let script = format!("trap '' XFSZ; ulimit -f 24; exec {PROGRAM} run --offline --keep-going --jobs 1 make.yaml");
-    let limited = Ended::new(project.command(&[]).current_dir(project.path("")).output().map(|_| {
-        let mut shell = Command::new("dash");
-        shell.args(["-c", &script]).current_dir(project.path("")).env_remove("ECGPIPE_STORE").env_remove("MLFLOW_TRACKING_URI");
-        shell.output().unwrap()
-    }).unwrap());
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &script])
+        .current_dir(project.path(""))
+        .env_remove("ECGPIPE_STORE")
+        .env_remove("MLFLOW_TRACKING_URI");
+    let limited = Ended::new(shell.output().unwrap());
     let limited = limited.exits(1);
     let error = "error: raw[p002]: write data/store/tmp/";
-    assert_eq!(limited.stderr.matches("File too large").count(), 2, "p002 and p003, each said once: {}", limited.stderr);
+    assert_eq!(
+        limited.stderr.matches("File too large").count(),
+        2,
+        "p002 and p003, each said once: {}",
+        limited.stderr
+    );
     limited.says(&[error, "1 computed, 2 FAILED"]);
     assert!(!project.path("data/raw/clinic").exists(), "half a database is not published");
     project.call(&["cache", "verify"]).exits(0).prints(&["1 results and 1 blobs", "0 problems"]);
@@ -416,9 +452,14 @@ fn an_interrupt_stops_a_run_cleanly_and_the_next_one_continues() {
     let mut rest = String::new();
     std::io::Read::read_to_string(&mut stdout, &mut rest).unwrap();
     let output = child.wait_with_output().unwrap();
-    let stopped = Ended { stdout: rest, ..Ended::new(output) }.exits(130).says(&["stopping: waiting for the running jobs"]);
+    let stopped =
+        Ended { stdout: rest, ..Ended::new(output) }.exits(130).says(&["stopping: waiting for the running jobs"]);
     let [hits, computed, failed, skipped] = stopped.counts();
-    assert!(hits == 0 && computed >= 1 && failed == 0 && computed + skipped == 40 && skipped > 0, "{:?}", stopped.counts());
+    assert!(
+        hits == 0 && computed >= 1 && failed == 0 && computed + skipped == 40 && skipped > 0,
+        "{:?}",
+        stopped.counts()
+    );
     project.call(&["runs", "show"]).exits(0).prints(&["status    cancelled"]);
     assert_eq!(project.run(&["long.yaml", "--json"]).exits(0).counts(), [computed, 40 - computed, 0, 0]);
 }
@@ -465,27 +506,47 @@ fn runs_are_listed_shown_and_compared() {
     let show = project.call(&["runs", "show", "latest", "--json"]).exits(0).json();
     assert_eq!((show["run"]["id"].as_str(), show["params"]["windows.length_n"].as_str()), (Some(ids[2]), Some("200")));
     assert_eq!(show["jobs"].as_array().unwrap().len(), 12);
-    project.call(&["runs", "show", ids[1]]).exits(0).prints(&[ids[1], "0 cached, 12 computed", "windows.length_n", "187"]);
+    project.call(&["runs", "show", ids[1]]).exits(0).prints(&[
+        ids[1],
+        "0 cached, 12 computed",
+        "windows.length_n",
+        "187",
+    ]);
 
     let diff = project.call(&["runs", "diff", ids[1], ids[2], "--json"]).exits(0).json();
     assert_eq!(diff["params"], serde_json::json!([{"name": "windows.length_n", "a": "187", "b": "200"}]));
     assert_eq!(diff["nodes_with_other_outputs"], serde_json::json!(["windows"]));
-    project.call(&["runs", "diff", ids[1], ids[2]]).exits(0).prints(&["windows.length_n", "187", "200", "other outputs: windows"]);
+    project.call(&["runs", "diff", ids[1], ids[2]]).exits(0).prints(&[
+        "windows.length_n",
+        "187",
+        "200",
+        "other outputs: windows",
+    ]);
     project.call(&["runs", "show", "nothing"]).exits(3).says(&["nothing"]);
 }
 
 #[test]
 fn plan_says_what_would_be_computed_and_why() {
     let project = Project::with_database();
-    project.call(&["plan", "read.yaml"]).exits(0).prints(&["ingest   ingest_wfdb   3     0       3", "not computed before"]);
+    project
+        .call(&["plan", "read.yaml"])
+        .exits(0)
+        .prints(&["ingest   ingest_wfdb   3     0       3", "not computed before"]);
     project.run(&["read.yaml"]).exits(0);
     let args = ["plan", "read.yaml", "--set", "windows.length_n=200"];
     project.call(&args).exits(0).prints(&["param.length_n 187 -> 200"]);
     let plan = project.call(&[args.as_slice(), &["--json"]].concat()).exits(0).json();
-    let cached: BTreeMap<&str, u64> =
-        plan.as_array().unwrap().iter().map(|node| (node["node"].as_str().unwrap(), node["cached"].as_u64().unwrap())).collect();
+    let cached: BTreeMap<&str, u64> = plan
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| (node["node"].as_str().unwrap(), node["cached"].as_u64().unwrap()))
+        .collect();
     assert_eq!(cached, BTreeMap::from([("ingest", 3), ("peaks", 3), ("rhythm", 3), ("windows", 0)]));
-    project.run(&["read.yaml", "--dry-run", "--set", "windows.length_n=200"]).exits(0).says(&["dry run: 9 cached, 3 to compute"]);
+    project
+        .run(&["read.yaml", "--dry-run", "--set", "windows.length_n=200"])
+        .exits(0)
+        .says(&["dry run: 9 cached, 3 to compute"]);
     assert_eq!(fs::read_dir(project.path("runs")).unwrap().count(), 2, "a plan is no run");
 }
 
@@ -494,11 +555,23 @@ fn explain_says_which_field_of_a_key_differs() {
     let project = Project::with_database();
     project.run(&["read.yaml"]).exits(0);
     project.run(&["read.yaml", "--set", "windows.length_n=200"]).exits(0);
-    project.call(&["explain"]).exits(0).prints(&["peaks[p001]  hit", "windows[p001]  computed: param.length_n 187 -> 200", "9 of 12 jobs were hits"]);
-    project.call(&["explain", "--job", "windows[p001]"]).exits(0).prints(&["param.length_n = 200", "stage = window", "input.signals = "]);
+    project.call(&["explain"]).exits(0).prints(&[
+        "peaks[p001]  hit",
+        "windows[p001]  computed: param.length_n 187 -> 200",
+        "9 of 12 jobs were hits",
+    ]);
+    project.call(&["explain", "--job", "windows[p001]"]).exits(0).prints(&[
+        "param.length_n = 200",
+        "stage = window",
+        "input.signals = ",
+    ]);
     let json = project.call(&["explain", "--job", "ingest[p001]", "--json"]).exits(0).json();
-    let fields: Vec<&str> = json[0]["fields"].as_array().unwrap().iter().map(|field| field["name"].as_str().unwrap()).collect();
-    assert!(["source.p001.dat", "source.p001.hea", "code", "param.annotator"].iter().all(|name| fields.contains(name)), "{fields:?}");
+    let fields: Vec<&str> =
+        json[0]["fields"].as_array().unwrap().iter().map(|field| field["name"].as_str().unwrap()).collect();
+    assert!(
+        ["source.p001.dat", "source.p001.hea", "code", "param.annotator"].iter().all(|name| fields.contains(name)),
+        "{fields:?}"
+    );
     project.call(&["explain", "--job", "nothing"]).exits(2).says(&["has no job `nothing`"]);
 }
 
@@ -559,7 +632,13 @@ fn a_folder_that_is_not_a_store_is_never_touched() {
 fn stages_are_listed_and_shown() {
     let project = Project::new();
     project.call(&["stages"]).exits(0).prints(&["detect_peaks", "train_cnn", "window"]);
-    project.call(&["stages", "window"]).exits(0).prints(&["### window", "in `signals`", "out `windows`", "`length_n`", "187"]);
+    project.call(&["stages", "window"]).exits(0).prints(&[
+        "### window",
+        "in `signals`",
+        "out `windows`",
+        "`length_n`",
+        "187",
+    ]);
     project.call(&["stages", "windw"]).exits(2).says(&["there is no stage `windw`", "did you mean `window`?"]);
 }
 
@@ -577,16 +656,20 @@ fn a_pipeline_is_drawn() {
 
 // A model, from the raw files to its findings.
 
-/// A project with a trained model, made once for all tests that read it: they hold the lock while they do.
+/// A project with a trained model, made once for all tests that use it, one after the other. Its folder is where cargo
+/// keeps what tests make, and stays there: nobody knows which test is the last.
 fn trained(test: impl FnOnce(&Project)) {
     static TRAINED: Mutex<Option<Project>> = Mutex::new(None);
     let mut slot = TRAINED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    // Taken out while it is in use and dropped if the test fails, so that no test sees what another has left half done; a
-    // static is never dropped, so the last user's folder lies where cargo keeps such things.
+    // A test that fails does not put the project back, so that no other finds what it has left half done.
     let project = slot.take().unwrap_or_else(|| {
-        let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let project = Project(folder);
-        project.write("make.yaml", MAKE.replace("patients_n: 3, duration_s: 20", "patients_n: 16, duration_s: 60"));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("trained");
+        if folder.exists() {
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        let project = Project { folder, _temporary: None };
+        let make = MAKE.replace("patients_n: 3, duration_s: 20", "patients_n: 16, duration_s: 60");
+        project.write("make.yaml", make);
         project.write("train.yaml", TRAIN);
         project.run(&["make.yaml"]).exits(0);
         project.run(&["train.yaml"]).exits(0);
@@ -600,7 +683,8 @@ fn trained(test: impl FnOnce(&Project)) {
 fn a_model_is_traced_to_the_raw_bytes() {
     trained(|project| {
         let trace = ["trace", "models/ecg_model.onnx"];
-        let texts = ["pipeline `small`, seed 3", "ingest (ingest_wfdb", "database: \"clinic\"", "raw files: 48 of 16 records"];
+        let texts =
+            ["pipeline `small`, seed 3", "ingest (ingest_wfdb", "database: \"clinic\"", "raw files: 48 of 16 records"];
         project.call(&trace).exits(0).prints(&texts);
         let json = project.call(&[trace.as_slice(), &["--json"]].concat()).exits(0).json();
         let sources = &json["provenance"]["sources"];
@@ -650,13 +734,20 @@ fn a_published_model_that_was_damaged_or_deleted_is_restored() {
 #[test]
 fn a_record_gives_findings_in_every_format() {
     trained(|project| {
-        let infer = |format: &str| project.call(&["infer", "--offline", "data/raw/clinic/p002", "--format", format]).exits(0);
+        let infer =
+            |format: &str| project.call(&["infer", "--offline", "data/raw/clinic/p002", "--format", format]).exits(0);
         infer("text").prints(&["FINDINGS FOR REVIEW", "p002"]);
         let json = infer("json").json();
-        assert_eq!((json["record"]["name"].as_str(), json["record"]["sampling_frequency_hz"].as_f64()), (Some("p002"), Some(360.0)));
+        assert_eq!(
+            (json["record"]["name"].as_str(), json["record"]["sampling_frequency_hz"].as_f64()),
+            (Some("p002"), Some(360.0))
+        );
         let csv = infer("csv").stdout;
         assert!(csv.starts_with("beat_idx,sample_idx,time_s,class,probability,") && csv.lines().count() > 30, "{csv}");
-        project.call(&["infer", "--offline", "data/test_samples/sample_n.npy"]).exits(0).prints(&["WINDOWS FOR REVIEW", "1 of 187 samples"]);
+        project
+            .call(&["infer", "--offline", "data/test_samples/sample_n.npy"])
+            .exits(0)
+            .prints(&["WINDOWS FOR REVIEW", "1 of 187 samples"]);
     });
 }
 
@@ -686,25 +777,41 @@ fn a_bad_array_is_refused_with_what_is_wrong() {
         for (name, bytes, texts) in &cases {
             let file = format!("bad/{name}.npy");
             project.write(&file, bytes);
-            project.call(&["infer", "--offline", &file]).exits(3).says(&[&["error: ", &file, "help: "], *texts].concat());
+            project
+                .call(&["infer", "--offline", &file])
+                .exits(3)
+                .says(&[&["error: ", &file, "help: "], *texts].concat());
         }
     });
 }
 
 #[test]
 fn a_model_that_is_not_ours_is_refused() {
-    // `ir_version: 8` and nothing else: protobuf of ONNX's shape.
+    // A graph that flattens (n, 1, 5) into (n, 5), made with onnx 1.23 by
+    // make_graph([make_node("Flatten", ["ecg"], ["logits"])], "g", [make_tensor_value_info("ecg", FLOAT, ["n", 1, 5])],
+    // [make_tensor_value_info("logits", FLOAT, ["n", 5])]) and make_model(graph, ir_version=8).
+    const FOREIGN: &[u8] = b"\x08\x08:R\n\x16\n\x03ecg\x12\x06logits\"\x07Flatten\x12\x01gZ\x1a\n\x03ecg\x12\x13\n\x11\x08\x01\
+                             \x12\r\n\x03\x12\x01n\n\x02\x08\x01\n\x02\x08\x05b\x19\n\x06logits\x12\x0f\n\r\x08\x01\x12\t\n\x03\
+                             \x12\x01n\n\x02\x08\x05B\x04\n\x00\x10\r";
     trained(|project| {
-        project.write("bad/foreign.onnx", [0x08, 0x08]);
+        project.write("bad/foreign.onnx", FOREIGN);
         project.write("bad/text.onnx", [0xff, 0xfe, b'h', b'i']);
         let model = fs::read(project.path("models/ecg_model.onnx")).unwrap();
         project.write("bad/cut.onnx", &model[..model.len() / 2]);
-        for (file, text) in [("foreign", "ecgpipe did not write it"), ("text", "not an ONNX file"), ("cut", "not an ONNX file"), ("missing", "there is no such model")] {
+        for (file, text) in [
+            ("foreign", "ecgpipe did not write it"),
+            ("text", "not an ONNX file"),
+            ("cut", "not an ONNX file"),
+            ("missing", "there is no such model"),
+        ] {
             let file = format!("bad/{file}.onnx");
             let args = ["infer", "--offline", "data/test_samples/sample_n.npy", "--model", &file];
             project.call(&args).exits(3).says(&["error: ", &file, text, "help: "]);
         }
         project.call(&["infer", "--offline", "data/raw/clinic/none"]).exits(3).says(&["record none", "help: "]);
-        project.call(&["infer", "--offline", "data/raw/clinic/p001", "--lead", "XX"]).exits(3).says(&["there is no lead `XX`", "MLII"]);
+        project
+            .call(&["infer", "--offline", "data/raw/clinic/p001", "--lead", "XX"])
+            .exits(3)
+            .says(&["there is no lead `XX`", "MLII"]);
     });
 }

@@ -95,7 +95,9 @@ fn one_record_changed() {
         project.edit("uses: label", "uses: label, with: {remark: x}");
     });
     // `label` depends on the length of what was joined only through `join`, which did change.
-    check("join label[a] label[b] label[c] noise[b] read_text[b] score tidy[b]", |project| project.write("b", "other text"));
+    check("join label[a] label[b] label[c] noise[b] read_text[b] score tidy[b]", |project| {
+        project.write("b", "other text")
+    });
 }
 
 #[test]
@@ -146,7 +148,10 @@ fn the_pipeline_was_written_in_another_order() {
         let lines: Vec<&str> = PIPELINE.trim().lines().collect();
         let (head, nodes) = lines.split_at(3);
         project.yaml = head.iter().chain(nodes.iter().rev()).fold(String::new(), |text, line| text + line + "\n");
-        project.edit("{uses: score, in: {joined: join.text, noisy: noise.text}}", "{in: {noisy: noise.text, joined: join.text}, uses: score}");
+        project.edit(
+            "{uses: score, in: {joined: join.text, noisy: noise.text}}",
+            "{in: {noisy: noise.text, joined: join.text}, uses: score}",
+        );
     });
 }
 
@@ -216,7 +221,8 @@ fn every_miss_says_why() {
     project.write("c", "epsilon eta");
     let changed = project.run_with(&options);
     assert!(changed.why("score").unwrap().starts_with("input.joined "), "{:?}", changed.why("score"));
-    let fields: Vec<String> = changed.why("score").unwrap().split("; ").map(|part| part.split(' ').next().unwrap().to_owned()).collect();
+    let fields: Vec<String> =
+        changed.why("score").unwrap().split("; ").map(|part| part.split(' ').next().unwrap().to_owned()).collect();
     assert_eq!(fields, ["input.joined", "input.noisy[a]", "input.noisy[b]", "and"], "the rest is counted");
     assert_eq!(changed.why("noise[a]").as_deref(), Some("seed 7 -> 8"));
     let source = changed.why("read[c]").unwrap();
@@ -415,7 +421,10 @@ fn a_source_file_that_changes_while_it_is_read_is_refused() {
     let ran = project.run_with(&Options { keep_going: true, ..Options::default() });
     let failures = ran.failures();
     assert_eq!(failures.len(), 1);
-    assert!(failures[0].starts_with("read[b]: ") && failures[0].contains("b.txt changed while it was being read"), "{failures:?}");
+    assert!(
+        failures[0].starts_with("read[b]: ") && failures[0].contains("b.txt changed while it was being read"),
+        "{failures:?}"
+    );
     project.trouble("read_text[b]", None);
     // Neither what the file was nor what it is has been stored under a key.
     let changed = project.run();
@@ -437,7 +446,8 @@ fn a_cancelled_run_stops_cleanly_and_the_next_one_continues() {
         assert!(stopped.counts.failed == 0 && stopped.counts.skipped > 0 || job == "score", "{:?}", stopped.counts);
         let rest = project.run();
         assert_eq!(rest.counts.hits, stopped.counts.computed);
-        let mut bodies: Vec<&str> = stopped.bodies.split(' ').chain(rest.bodies.split(' ')).filter(|body| !body.is_empty()).collect();
+        let mut bodies: Vec<&str> =
+            stopped.bodies.split(' ').chain(rest.bodies.split(' ')).filter(|body| !body.is_empty()).collect();
         bodies.sort_unstable();
         assert_eq!(bodies.join(" "), ALL_BODIES, "each body once over both runs");
         assert_eq!(rest.digests, project.run_fresh(1).digests);
@@ -556,7 +566,10 @@ impl Parameters {
     fn yaml(&self) -> String {
         PIPELINE
             .replace("seed: 7", &format!("seed: {}", self.seed))
-            .replace("uses: tidy", &format!("uses: tidy, with: {{width_n: {}, remark: r{}}}", self.width_n + 1, self.remark))
+            .replace(
+                "uses: tidy",
+                &format!("uses: tidy, with: {{width_n: {}, remark: r{}}}", self.width_n + 1, self.remark),
+            )
             .replace("uses: join", &format!("uses: join, with: {{remark: r{}}}", self.remark))
             .replace("uses: score", &format!("uses: score, with: {{offset: {}}}", self.offset))
     }
@@ -670,7 +683,11 @@ fn every_job_is_told_of_once() {
     for ran in [project.run(), project.run()] {
         let mut jobs = BTreeMap::<String, usize>::new();
         for event in &ran.events {
-            if let Event::Hit { job, .. } | Event::Computed { job, .. } | Event::Failed { job, .. } | Event::Skipped { job } = event {
+            if let Event::Hit { job, .. }
+            | Event::Computed { job, .. }
+            | Event::Failed { job, .. }
+            | Event::Skipped { job } = event
+            {
                 *jobs.entry(job.to_string()).or_default() += 1;
             }
         }
@@ -744,7 +761,12 @@ fn a_published_file_is_written_once_and_restored_when_it_was_changed() {
     assert_eq!(fs::read_to_string(&path).unwrap(), expected);
 
     // Only its time is new: compared, not written.
-    fs::File::options().write(true).open(&path).unwrap().set_modified(SystemTime::now() + Duration::from_secs(60)).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_modified(SystemTime::now() + Duration::from_secs(60))
+        .unwrap();
     let inode = fs::metadata(&path).unwrap().ino();
     assert_eq!(published.publish(&publication()), [(target, false)]);
     assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
@@ -762,7 +784,10 @@ fn provenance_is_stamped_into_a_published_onnx_file() {
     let bytes = fs::read(published.project.folder().join("models/model.onnx")).unwrap();
     assert_eq!(Onnx::provenance(&bytes).unwrap(), Some(provenance.clone()));
     let artifact = fs::read(published.project.blob_path(&digest)).unwrap();
-    assert!(bytes.starts_with(&artifact) && Onnx::provenance(&artifact).unwrap().is_none(), "the artifact itself is unstamped");
+    assert!(
+        bytes.starts_with(&artifact) && Onnx::provenance(&artifact).unwrap().is_none(),
+        "the artifact itself is unstamped"
+    );
 
     // Another provenance of the same artifact is another file.
     let mut publication = published.publication("export", "onnx", KindSpec::of::<Onnx>(), "models/model.onnx");

@@ -58,7 +58,10 @@ fn import_table(lib: &str) -> BTreeMap<String, Option<BTreeSet<String>>> {
         assert!(!allowed.is_empty() || known.iter().any(|words| uses.contains(words)), "what does {uses:?} mean?");
         for module in modules {
             let everything = uses.contains("everything");
-            assert!(table.insert(module, (!everything).then(|| allowed.clone())).is_none(), "a module stands there twice");
+            assert!(
+                table.insert(module, (!everything).then(|| allowed.clone())).is_none(),
+                "a module stands there twice"
+            );
         }
     }
     table
@@ -66,7 +69,8 @@ fn import_table(lib: &str) -> BTreeMap<String, Option<BTreeSet<String>>> {
 
 /// The modules that a file names behind `crate::`, comments left out.
 fn crate_paths(text: &str) -> BTreeSet<String> {
-    let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect();
+    let code: String =
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect();
     let mut found = BTreeSet::new();
     for (position, _) in code.match_indices("crate::") {
         let before = code[..position].chars().next_back();
@@ -83,7 +87,8 @@ fn crate_paths(text: &str) -> BTreeSet<String> {
 }
 
 fn first_word(path: &str) -> Option<String> {
-    let word: String = path.trim_start().chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+    let word: String =
+        path.trim_start().chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
     (!word.is_empty()).then_some(word)
 }
 
@@ -130,7 +135,10 @@ fn modules_import_in_the_direction_of_the_table() {
         let Some(allowed) = &table[&module] else { continue };
         for used in crate_paths(&text).into_iter().filter(|used| declared.contains(used)) {
             if used != module && !allowed.contains(&used) {
-                wrong.push(format!("{}: `{module}` uses `{used}`, which the table in src/lib.rs does not allow", path.display()));
+                wrong.push(format!(
+                    "{}: `{module}` uses `{used}`, which the table in src/lib.rs does not allow",
+                    path.display()
+                ));
             }
         }
     }
@@ -166,7 +174,10 @@ fn packages_depend_in_one_direction() {
 #[test]
 fn only_main_names_the_stages() {
     for (path, text) in sources(&["src"]) {
-        let names = text.lines().filter(|line| !line.trim_start().starts_with("//")).any(|line| line.contains("ecgpipe_stages"));
+        let names = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .any(|line| line.contains("ecgpipe_stages"));
         assert_eq!(names, path == Path::new("src/main.rs"), "{}", path.display());
     }
 }
@@ -184,9 +195,15 @@ fn every_stage_is_registered_under_the_name_of_its_file() {
             let Some(name) = line.strip_prefix("impl Stage for ").and_then(first_word) else { continue };
             stage_n += 1;
             let shown = path.display();
-            assert!(lib.contains(&format!("add::<{module}::{name}>(registry);")), "{shown}: {name} is missing from stages/lib.rs");
+            assert!(
+                lib.contains(&format!("add::<{module}::{name}>(registry);")),
+                "{shown}: {name} is missing from stages/lib.rs"
+            );
             assert!(lib.contains(&format!("pub mod {module};")), "{shown}: {module} is missing from stages/lib.rs");
-            assert!(text.contains(&format!("const NAME: &'static str = \"{module}\";")), "{shown}: NAME is the file's name");
+            assert!(
+                text.contains(&format!("const NAME: &'static str = \"{module}\";")),
+                "{shown}: NAME is the file's name"
+            );
             let camel: String = module.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
             assert_eq!(name, camel, "{shown}: the type is named after the file");
         }
@@ -216,7 +233,13 @@ fn lints_are_silenced_with_a_reason_only() {
 
 #[test]
 fn nothing_is_left_for_later() {
-    let forbidden = [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("TO", "DO"), concat!("FIX", "ME"), concat!("\"TM", "P\"")];
+    let forbidden = [
+        concat!("todo", "!("),
+        concat!("unimplemented", "!("),
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("\"TM", "P\""),
+    ];
     for (path, text) in all_sources() {
         for (line_idx, line) in text.lines().enumerate() {
             let found = forbidden.iter().find(|words| line.contains(**words));
@@ -237,7 +260,9 @@ fn invariants(text: &str) -> Vec<String> {
                 found.push(comment.to_owned());
                 inside = true;
             }
-            Some(comment) if inside && !comment.is_empty() => found.last_mut().unwrap().push_str(&format!(" {comment}")),
+            Some(comment) if inside && !comment.is_empty() => {
+                found.last_mut().unwrap().push_str(&format!(" {comment}"))
+            }
             _ => inside = false,
         }
     }
@@ -253,7 +278,8 @@ fn every_test_that_an_invariant_names_exists() {
         for invariant in invariants(text) {
             let tests = quoted(&invariant).into_iter().map(|path| path.rsplit("::").next().unwrap()).filter(|name| {
                 // The names of tests are sentences; what else stands in backticks is shorter.
-                name.matches('_').count() >= 3 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+                name.matches('_').count() >= 3
+                    && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
             });
             for test in tests {
                 named_n += 1;

@@ -31,7 +31,12 @@ fn stats(args: &CacheArgs) -> Result<Exit, Failure> {
     for (stage, size) in &stats.stages {
         rows.push(vec![stage.clone(), size.manifests_n.to_string(), size.blobs_n.to_string(), human_bytes(size.bytes)]);
     }
-    rows.push(vec!["all".to_owned(), stats.manifests_n.to_string(), stats.blobs_n.to_string(), human_bytes(stats.blob_bytes)]);
+    rows.push(vec![
+        "all".to_owned(),
+        stats.manifests_n.to_string(),
+        stats.blobs_n.to_string(),
+        human_bytes(stats.blob_bytes),
+    ]);
     let mut text = table(&rows);
     if stats.unreferenced_bytes + stats.quarantine_bytes > 0 {
         let (unreferenced, quarantine) = (human_bytes(stats.unreferenced_bytes), human_bytes(stats.quarantine_bytes));
@@ -52,13 +57,19 @@ fn verify(repair: bool, args: &CacheArgs) -> Result<Exit, Failure> {
     } else {
         let mut text = String::new();
         for problem in &report.problems {
-            let moved = problem.quarantined.as_ref().map(|to| format!("; moved to {}", to.display())).unwrap_or_default();
+            let moved =
+                problem.quarantined.as_ref().map(|to| format!("; moved to {}", to.display())).unwrap_or_default();
             text.push_str(&format!("{}: {}{moved}\n", problem.path.display(), problem.kind));
         }
         let (size, problem_n) = (human_bytes(report.bytes), report.problems.len());
-        text.push_str(&format!("{} results and {} blobs ({size}) read, {problem_n} problems\n", report.manifests_n, report.blobs_n));
+        text.push_str(&format!(
+            "{} results and {} blobs ({size}) read, {problem_n} problems\n",
+            report.manifests_n, report.blobs_n
+        ));
         if problem_n > 0 && !repair {
-            text.push_str("help: `ecgpipe cache verify --repair` moves what is damaged aside; the next run computes it anew\n");
+            text.push_str(
+                "help: `ecgpipe cache verify --repair` moves what is damaged aside; the next run computes it anew\n",
+            );
         }
         print(&text);
     }

@@ -12,7 +12,9 @@ use crate::{
 
 pub(super) fn mlflow(args: &Mlflow) -> Result<Exit, Failure> {
     let Mlflow::Sync { runs, uri } = args;
-    let variable = |name: &str| if name == "MLFLOW_TRACKING_URI" && uri.is_some() { uri.clone() } else { std::env::var(name).ok() };
+    let variable = |name: &str| {
+        if name == "MLFLOW_TRACKING_URI" && uri.is_some() { uri.clone() } else { std::env::var(name).ok() }
+    };
     let settings = Settings::from_environment(&variable, None)
         .map_err(Failure::usage)?
         .ok_or_else(|| Failure::usage("no MLflow server is named").help("give --uri URL or set MLFLOW_TRACKING_URI"))?;
@@ -32,8 +34,11 @@ pub(super) fn mlflow(args: &Mlflow) -> Result<Exit, Failure> {
             Ok(report) => {
                 all_complete &= report.complete;
                 let url = report.run_url.as_deref().map(|url| format!("  {url}")).unwrap_or_default();
-                let aside: Vec<String> =
-                    report.set_aside.iter().map(|item| format!("\n  set aside: {}: {}", item.what, item.reason)).collect();
+                let aside: Vec<String> = report
+                    .set_aside
+                    .iter()
+                    .map(|item| format!("\n  set aside: {}: {}", item.what, item.reason))
+                    .collect();
                 format!("{}  {}{url}{}", run.id, report.summary(), aside.concat())
             }
             Err(error) => {

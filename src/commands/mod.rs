@@ -1,5 +1,5 @@
 //! Owns the verbs of the command line, one module each, and the exit codes. This is the edge: errors become text here, once.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "talking to the user is this module's task")]
+#![expect(clippy::print_stderr, reason = "talking to the user is this module's task")]
 
 mod cache;
 mod check;
@@ -113,7 +113,9 @@ impl From<crate::track::run_folder::RunFolderError> for Failure {
 #[must_use]
 pub fn dispatch(cli: Cli, wiring: &Wiring) -> ExitCode {
     let result = std::env::set_current_dir(&cli.project)
-        .map_err(|error| Failure::usage(format!("failed to enter the project folder {}: {error}", cli.project.display())))
+        .map_err(|error| {
+            Failure::usage(format!("failed to enter the project folder {}: {error}", cli.project.display()))
+        })
         .and_then(|()| match &cli.command {
             Command::Run(args) => run::run(args, wiring),
             Command::Plan(args) => plan::plan(args, wiring),
@@ -203,11 +205,16 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 fn table(rows: &[Vec<String>]) -> String {
     let column_n = rows.iter().map(Vec::len).max().unwrap_or_default();
     let widths: Vec<usize> = (0..column_n)
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default())
+        .map(|column| {
+            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default()
+        })
         .collect();
     let line = |row: &Vec<String>| {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell}{}", " ".repeat(width - cell.chars().count()))).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell}{}", " ".repeat(width - cell.chars().count())))
+            .collect();
         cells.join("  ").trim_end().to_owned() + "\n"
     };
     rows.iter().map(line).collect()

@@ -78,8 +78,14 @@ fn summarise(plan: &crate::plan::Plan, events: &[Event]) -> Vec<NodePlan> {
                 order.clone_from(names);
                 for name in names {
                     let uses = plan.find(name).map(|idx| plan.nodes()[idx].uses.clone()).unwrap_or_default();
-                    let node =
-                        NodePlan { node: name.clone(), uses, jobs: jobs[name], cached: 0, to_compute: 0, why: BTreeMap::new() };
+                    let node = NodePlan {
+                        node: name.clone(),
+                        uses,
+                        jobs: jobs[name],
+                        cached: 0,
+                        to_compute: 0,
+                        why: BTreeMap::new(),
+                    };
                     nodes.insert(name.clone(), node);
                 }
             }

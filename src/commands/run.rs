@@ -118,7 +118,8 @@ pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
     tell(Event::Finished { status, counts });
     folder.end(status, counts)?;
     if let Some(mlflow) = mlflow {
-        let mut files: Vec<(String, PathBuf)> = published.iter().map(|path| (path.clone(), PathBuf::from(path))).collect();
+        let mut files: Vec<(String, PathBuf)> =
+            published.iter().map(|path| (path.clone(), PathBuf::from(path))).collect();
         files.push(("plan.json".to_owned(), folder.path().join("plan.json")));
         let dataset = report.as_ref().ok().and_then(|report| dataset_facts(&plan, report));
         end_mlflow(mlflow, &folder, status, failure.clone(), dataset, &files, &tell);
@@ -253,9 +254,10 @@ impl ProvenanceMaker<'_> {
         let upstream = self.plan.select(&[own_name]).expect("the node is in the plan");
         let nodes = upstream.iter().map(|&node_idx| &self.plan.nodes()[node_idx]);
         let stages = nodes.map(|node| {
-            let inputs = node.inputs.iter().map(|(port, edge)| {
-                (port.clone(), format!("{}.{}", self.plan.nodes()[edge.node_idx].name, edge.port))
-            });
+            let inputs = node
+                .inputs
+                .iter()
+                .map(|(port, edge)| (port.clone(), format!("{}.{}", self.plan.nodes()[edge.node_idx].name, edge.port)));
             let stage = StageProvenance {
                 uses: node.uses.clone(),
                 code: node.code.clone(),
@@ -267,7 +269,8 @@ impl ProvenanceMaker<'_> {
         let mut sources: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
         for records in upstream.iter().filter_map(|node_idx| self.report.raw.get(node_idx)) {
             // A per-record artifact depends on its own record only.
-            let records = records.iter().filter(|(record, _)| job.name.record.as_ref().is_none_or(|own| own == *record));
+            let records =
+                records.iter().filter(|(record, _)| job.name.record.as_ref().is_none_or(|own| own == *record));
             for (record, files) in records {
                 let files = files.iter().map(|(name, digest)| (name.clone(), digest.to_hex()));
                 sources.entry(record.to_string()).or_default().extend(files);
@@ -337,7 +340,8 @@ fn end_mlflow(
             tell(Event::Note { job: None, text: format!("MLflow: {text}") });
         }
         Ok(Some(report)) => {
-            let text = format!("MLflow: {}; nothing is lost: `ecgpipe mlflow sync {id}` sends the rest", report.summary());
+            let text =
+                format!("MLflow: {}; nothing is lost: `ecgpipe mlflow sync {id}` sends the rest", report.summary());
             tell(Event::Warning { job: None, text });
         }
         Err(error) => tell(Event::Warning { job: None, text: format!("MLflow: {error}") }),
@@ -368,11 +372,18 @@ fn summary(
 ) -> String {
     let mut text = String::new();
     let points = metrics.points();
-    let shown = ["test/accuracy", "test/macro_f1_nsvf", "test/f1_n", "test/f1_s", "test/f1_v", "test/f1_f", "test_all/f1_q"];
+    let shown =
+        ["test/accuracy", "test/macro_f1_nsvf", "test/f1_n", "test/f1_s", "test/f1_v", "test/f1_f", "test_all/f1_q"];
     let values: Vec<String> = shown
         .iter()
         .filter_map(|key| points.iter().find(|point| point.key == *key))
-        .map(|point| format!("{} {:.4}", point.key.trim_start_matches("test/").replace("test_all/f1_q", "f1_q (paced too)"), point.value))
+        .map(|point| {
+            format!(
+                "{} {:.4}",
+                point.key.trim_start_matches("test/").replace("test_all/f1_q", "f1_q (paced too)"),
+                point.value
+            )
+        })
         .collect();
     if !values.is_empty() {
         text.push_str(&format!("test: {}\n", values.join("  ")));

@@ -48,16 +48,26 @@ fn list(json: bool) -> Result<(), Failure> {
         print_json(&all.into_iter().map(|(_, run)| run).collect::<Vec<_>>());
         return Ok(());
     }
-    let mut rows = vec![["run", "status", "cached", "computed", "seconds", "commit", "set"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["run", "status", "cached", "computed", "seconds", "commit", "set"].map(str::to_owned).to_vec()];
     for (_, run) in all {
         let counts = run.counts.unwrap_or_default();
-        let seconds = run.ended_ms.map_or_else(|| "-".to_owned(), |end| format!("{:.1}", (end - run.started_ms) as f64 / 1e3));
+        let seconds =
+            run.ended_ms.map_or_else(|| "-".to_owned(), |end| format!("{:.1}", (end - run.started_ms) as f64 / 1e3));
         let commit = run.git.as_ref().map_or_else(
             || "-".to_owned(),
             |git| format!("{}{}", &git.commit[..7.min(git.commit.len())], if git.dirty { "+" } else { "" }),
         );
         let status = status(&run).to_owned();
-        rows.push(vec![run.id, status, counts.hits.to_string(), counts.computed.to_string(), seconds, commit, run.sets.join(" ")]);
+        rows.push(vec![
+            run.id,
+            status,
+            counts.hits.to_string(),
+            counts.computed.to_string(),
+            seconds,
+            commit,
+            run.sets.join(" "),
+        ]);
     }
     print(&table(&rows));
     Ok(())
@@ -73,15 +83,26 @@ fn show(name: &str, json: bool) -> Result<(), Failure> {
     }
     let run = &recorded.run;
     let counts = run.counts.unwrap_or_default();
-    let mut text = format!("run       {}\npipeline  {} ({})\nstatus    {}\n", run.id, run.pipeline, run.file, status(run));
-    text.push_str(&format!("jobs      {} cached, {} computed, {} failed, {} not run\n", counts.hits, counts.computed, counts.failed, counts.skipped));
+    let mut text =
+        format!("run       {}\npipeline  {} ({})\nstatus    {}\n", run.id, run.pipeline, run.file, status(run));
+    text.push_str(&format!(
+        "jobs      {} cached, {} computed, {} failed, {} not run\n",
+        counts.hits, counts.computed, counts.failed, counts.skipped
+    ));
     if let Some(git) = &run.git {
-        text.push_str(&format!("commit    {}{}\n", git.commit, if git.dirty { " with uncommitted changes" } else { "" }));
+        text.push_str(&format!(
+            "commit    {}{}\n",
+            git.commit,
+            if git.dirty { " with uncommitted changes" } else { "" }
+        ));
     }
-    let rows: Vec<Vec<String>> = recorded.params.iter().map(|(name, value)| vec![format!("  {name}"), value.clone()]).collect();
-    text.push_str(&format!("\nparameters\n{}", table(&rows)));
     let rows: Vec<Vec<String>> =
-        last_values(&recorded.metrics).into_iter().map(|(key, value)| vec![format!("  {key}"), format!("{value:.4}")]).collect();
+        recorded.params.iter().map(|(name, value)| vec![format!("  {name}"), value.clone()]).collect();
+    text.push_str(&format!("\nparameters\n{}", table(&rows)));
+    let rows: Vec<Vec<String>> = last_values(&recorded.metrics)
+        .into_iter()
+        .map(|(key, value)| vec![format!("  {key}"), format!("{value:.4}")])
+        .collect();
     text.push_str(&format!("\nmetrics (last step)\n{}", table(&rows)));
     print(&text);
     Ok(())

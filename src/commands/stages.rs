@@ -13,8 +13,10 @@ pub(super) fn stages(args: &Stages, wiring: &Wiring) -> Result<Exit, Failure> {
         let Some(stage) = registry.get(name) else {
             let known: Vec<&str> = registry.iter().map(|stage| stage.spec().name).collect();
             let failure = Failure::usage(format!("there is no stage `{name}`"));
-            let help = nearest(name, known.iter().copied())
-                .map_or_else(|| format!("the stages are {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
+            let help = nearest(name, known.iter().copied()).map_or_else(
+                || format!("the stages are {}", known.join(", ")),
+                |near| format!("did you mean `{near}`?"),
+            );
             return Err(failure.help(help));
         };
         print(&schema::stage_entry(stage.spec()));

@@ -19,7 +19,8 @@ enum Verdict {
 
 pub(super) fn trace(args: &Trace) -> Result<Exit, Failure> {
     let shown = args.file.display();
-    let bytes = fs::read(&args.file).map_err(|error| Failure::environment(format!("failed to read {shown}: {error}")))?;
+    let bytes =
+        fs::read(&args.file).map_err(|error| Failure::environment(format!("failed to read {shown}: {error}")))?;
     let provenance = Onnx::provenance(&bytes)
         .map_err(|error| Failure::usage(format!("{shown} is {error}")))?
         .ok_or_else(|| Failure::usage(format!("{shown} carries no provenance: it was not published by ecgpipe")))?;
@@ -29,7 +30,8 @@ pub(super) fn trace(args: &Trace) -> Result<Exit, Failure> {
     } else {
         print(&tree(&shown.to_string(), &provenance, verdicts.as_ref()));
     }
-    let all_same = verdicts.is_none_or(|records| records.values().flat_map(BTreeMap::values).all(|v| *v == Verdict::Same));
+    let all_same =
+        verdicts.is_none_or(|records| records.values().flat_map(BTreeMap::values).all(|v| *v == Verdict::Same));
     Ok(if all_same { Exit::Success } else { Exit::Failed })
 }
 

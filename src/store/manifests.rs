@@ -242,6 +242,7 @@ mod tests {
             outputs: BTreeMap::from([("windows/100".into(), output)]),
             cpu_ms: 12,
             wall_ms: 34,
+            warnings: vec!["slow".into()],
         }
     }
 

@@ -96,7 +96,15 @@ fn identity(name: &str) -> (Key, Vec<KeyField>) {
 }
 
 fn new_manifest(stage: &str, fields: Vec<KeyField>) -> NewManifest {
-    NewManifest { stage: stage.into(), code: "c0de".into(), fields, cpu_ms: 1, wall_ms: 2, version: "0.1.0".into(), warnings: Vec::new() }
+    NewManifest {
+        stage: stage.into(),
+        code: "c0de".into(),
+        fields,
+        cpu_ms: 1,
+        wall_ms: 2,
+        version: "0.1.0".into(),
+        warnings: Vec::new(),
+    }
 }
 
 fn new_output(name: &str, bytes: &[u8]) -> NewOutput {

@@ -56,7 +56,14 @@ impl Console {
     #[must_use]
     pub fn new(verbosity: Verbosity) -> Self {
         let bars = (verbosity == Verbosity::Normal && std::io::stderr().is_terminal()).then(MultiProgress::new);
-        Self { verbosity, bars, nodes: BTreeMap::new(), width: 0, last_metrics: BTreeMap::new(), written: BTreeMap::new() }
+        Self {
+            verbosity,
+            bars,
+            nodes: BTreeMap::new(),
+            width: 0,
+            last_metrics: BTreeMap::new(),
+            written: BTreeMap::new(),
+        }
     }
 
     fn line(&self, text: &str) {
@@ -183,10 +190,8 @@ impl Listener for Console {
             }
             Event::Started { job } => {
                 let (width, bars) = (self.width, self.bars.clone());
-                if let (Some(bars), Some(node)) = (bars, self.nodes.get_mut(&job.node)) {
-                    if job.record.is_some() {
-                        node.bar.get_or_insert_with(|| bars.add(new_bar(&job.node, node.job_n as u64, width)));
-                    }
+                if let (Some(bars), Some(node), Some(_)) = (bars, self.nodes.get_mut(&job.node), &job.record) {
+                    node.bar.get_or_insert_with(|| bars.add(new_bar(&job.node, node.job_n as u64, width)));
                 }
             }
             Event::Progress { job, done, total, unit } => self.progress(job, *done, *total, unit),

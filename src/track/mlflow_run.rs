@@ -131,7 +131,11 @@ impl MlflowRun {
                 step: 0,
                 onnx_version: "1.20.0".to_owned(),
                 inputs: vec![window_spec()],
-                outputs: vec![TensorSpec { name: "probabilities".to_owned(), dtype: "float32".to_owned(), shape: vec![-1, 5] }],
+                outputs: vec![TensorSpec {
+                    name: "probabilities".to_owned(),
+                    dtype: "float32".to_owned(),
+                    shape: vec![-1, 5],
+                }],
                 input_example: None,
                 params: BTreeMap::new(),
                 tags: BTreeMap::new(),

@@ -280,11 +280,16 @@ const PREVIOUS_RUN_N: usize = 20;
 #[must_use]
 pub fn previous_keys(runs: &Path, pipeline: &str) -> BTreeMap<JobName, Key> {
     // Ids begin with the time, so the newest folders come last; only they are opened.
-    let mut names: Vec<String> =
-        fs::read_dir(runs).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = fs::read_dir(runs)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     let folders = names.into_iter().rev().map(|name| runs.join(name));
-    let of_pipeline = folders.filter(|folder| read::<RunFile>(folder, "run.json").is_ok_and(|run| run.pipeline == pipeline));
+    let of_pipeline =
+        folders.filter(|folder| read::<RunFile>(folder, "run.json").is_ok_and(|run| run.pipeline == pipeline));
     let mut keys = BTreeMap::new();
     for jobs in of_pipeline.take(PREVIOUS_RUN_N).filter_map(|folder| read::<Vec<JobFile>>(&folder, "jobs.json").ok()) {
         for job in jobs.into_iter().filter(|job| !job.outputs.is_empty()) {

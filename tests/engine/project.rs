@@ -245,6 +245,7 @@ impl Project {
             events.lock().unwrap().push(event);
         };
         let surroundings = Surroundings { data_folder: self.data_folder(), shared_data: None, offline: true };
+        let previous = |job: &JobName| options.previous.get(job).copied();
         let request = Request {
             plan: &plan,
             registry: &stages::registry(&self.codes),
@@ -255,7 +256,7 @@ impl Project {
             jobs: options.jobs,
             keep_going: options.keep_going,
             dry_run: options.dry_run,
-            previous: &options.previous,
+            previous: &previous,
             cancel: &cancel,
             events: &tell,
         };

@@ -60,7 +60,9 @@ fn begin(stage: &str, cx: &Context<'_>) -> Result<(), StageError> {
     let trouble = lock(&TROUBLES).get(&(cx.data_folder().to_owned(), body.clone())).cloned();
     match trouble {
         None => Ok(()),
-        Some(Trouble::Fail) => Err(StageError::new(format!("the body of {body} was told to fail")).help("tell it not to")),
+        Some(Trouble::Fail) => {
+            Err(StageError::new(format!("the body of {body} was told to fail")).help("tell it not to"))
+        }
         Some(Trouble::Panic) => panic!("the body of {body} was told to panic"),
         Some(Trouble::Append(path)) => {
             let append = || fs::OpenOptions::new().append(true).open(&path)?.write_all(b" more");

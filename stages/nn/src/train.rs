@@ -69,10 +69,22 @@ pub struct TrainingConfig {
     pub dropout: f32,
     /// Share of the beats whose rhythm features are hidden, so that the network also answers from the window alone.
     pub rhythm_dropout: f32,
+    /// Share of the beats whose window is hidden (flat), so that the network learns what the rhythm alone says before it
+    /// recognises patients by their windows.
+    pub window_dropout: f32,
     /// A training window is moved by up to this many samples either way, as a detector may miss the R peak.
     pub shift_max_n: usize,
     /// Standard deviation of the white noise added to a training window, in units of the window's range.
     pub noise_deviation: f32,
+    /// A slow wave of up to this amplitude is added to a training window, as baseline wander (and other patients' ST
+    /// segments and T waves) would be, in units of the window's range.
+    pub wander_max: f32,
+    /// A training window is stretched or shrunk around its middle by up to this share, as other patients' waves are
+    /// longer or shorter.
+    pub stretch_max: f32,
+    /// Share of the training windows that are turned upside down, as with another electrical axis or swapped electrodes:
+    /// the shape counts, not its direction.
+    pub inversion_share: f32,
     /// What the best epoch is chosen by; its weights are the result.
     pub selection: Selection,
     /// Training stops after this many epochs without a better one; 0 never stops early.
@@ -89,7 +101,7 @@ impl TrainingConfig {
         Self {
             network,
             seed: 2025,
-            epoch_n: 12,
+            epoch_n: 5,
             batch_n: 256,
             piece_n: 64,
             learning_rate: 1e-3,
@@ -97,11 +109,15 @@ impl TrainingConfig {
             weight_decay: 1e-2,
             class_weight_power: 0.5,
             dropout: 0.5,
-            rhythm_dropout: 0.2,
+            rhythm_dropout: 0.05,
+            window_dropout: 0.15,
             shift_max_n: 5,
             noise_deviation: 0.03,
+            wander_max: 0.3,
+            stretch_max: 0.15,
+            inversion_share: 0.5,
             selection: Selection::MacroF1,
-            patience_epoch_n: 4,
+            patience_epoch_n: 0,
             score_beat_n_min: 20,
             require_every_class: true,
         }
@@ -127,6 +143,7 @@ impl TrainingConfig {
             ("weight_decay", self.weight_decay, share(self.weight_decay), "0 up to, not including, 1"),
             ("class_weight_power", self.class_weight_power, (0.0..=1.0).contains(&self.class_weight_power), "0 to 1"),
             ("dropout", f64::from(self.dropout), share(f64::from(self.dropout)), "0 up to, not including, 1"),
+            ("window_dropout", f64::from(self.window_dropout), (0.0..=1.0).contains(&self.window_dropout), "0 to 1"),
             ("rhythm_dropout", f64::from(self.rhythm_dropout), (0.0..=1.0).contains(&self.rhythm_dropout), "0 to 1"),
             (
                 "shift_max_n",
@@ -135,6 +152,9 @@ impl TrainingConfig {
                 "less than the window",
             ),
             ("noise_deviation", f64::from(self.noise_deviation), (0.0..=1.0).contains(&self.noise_deviation), "0 to 1"),
+            ("wander_max", f64::from(self.wander_max), (0.0..=1.0).contains(&self.wander_max), "0 to 1"),
+            ("stretch_max", f64::from(self.stretch_max), (0.0..=0.5).contains(&self.stretch_max), "0 to 0.5"),
+            ("inversion_share", f64::from(self.inversion_share), (0.0..=1.0).contains(&self.inversion_share), "0 to 1"),
         ];
         match checks.into_iter().find(|(_, _, good, _)| !good) {
             Some((name, value, _, possible)) => Err(TrainingError::Parameter { name, value, possible }),
@@ -392,6 +412,9 @@ impl<'a> Run<'a> {
                 &mut stream,
                 &mut window,
             );
+            if stream.uniform() < config.window_dropout {
+                window.fill(0.0);
+            }
             let rhythm = self.training.beats.rhythm_row(signature, sample_idx);
             let rhythm = rhythm.filter(|_| stream.uniform() >= config.rhythm_dropout);
             piece.push(&self.model, &config.network, &window, rhythm);
@@ -459,18 +482,37 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Moves a window by up to `shift_max_n` samples (its ends are repeated) and adds noise.
+/// Turns a window upside down or not, moves and stretches it (its ends are repeated), adds a slow wave and noise, and
+/// scales the sum to `[0, 1]` again, as all windows are that the network will see.
 fn disturb(config: &TrainingConfig, window: &[f32], stream: &mut Stream, to: &mut Vec<f32>) {
-    let shift_max_n = config.shift_max_n;
-    let start = stream.below(2 * shift_max_n + 1);
-    let last_idx = window.len() - 1;
+    let last = (window.len() - 1) as f32;
+    let middle = last / 2.0;
+    let shift = stream.below(2 * config.shift_max_n + 1) as f32 - config.shift_max_n as f32;
+    let mut signed = || 2.0 * stream.uniform() - 1.0;
+    let (stretch, wander) = (1.0 + config.stretch_max * signed(), config.wander_max * signed());
+    // At most one turn in a window: slower than 2 Hz in a window of half a second.
+    let (turn_n, phase) = (stream.uniform(), stream.uniform());
+    let inverted = stream.uniform() < config.inversion_share;
     to.clear();
-    to.extend((start..start + window.len()).map(|idx| window[idx.saturating_sub(shift_max_n).min(last_idx)]));
+    to.extend((0..window.len()).map(|idx| {
+        let offset = idx as f32 - middle;
+        let place = (middle + offset * stretch + shift).clamp(0.0, last);
+        let (below_idx, share) = (place as usize, place.fract());
+        let below = window[below_idx];
+        let value = below + share * (window[(below_idx + 1).min(window.len() - 1)] - below);
+        let wave = (std::f32::consts::TAU * (phase + turn_n * idx as f32 / last.max(1.0))).sin();
+        (if inverted { 1.0 - value } else { value }) + wander * wave
+    }));
     if config.noise_deviation > 0.0 {
         for pair in to.chunks_mut(2) {
             let (a, b) = stream.normal_pair();
             pair.iter_mut().zip([a, b]).for_each(|(value, noise)| *value += config.noise_deviation * noise);
         }
+    }
+    let minimum = to.iter().copied().fold(f32::INFINITY, f32::min);
+    let range = to.iter().copied().fold(f32::NEG_INFINITY, f32::max) - minimum;
+    if range >= f32::MIN_POSITIVE {
+        to.iter_mut().for_each(|value| *value = (*value - minimum) / range);
     }
 }
 
@@ -606,7 +648,7 @@ mod tests {
 
     #[test]
     fn the_learning_rate_rises_and_falls() {
-        let (config, windows) = (config(), windows(10));
+        let (config, windows) = (TrainingConfig { epoch_n: 12, ..config() }, windows(10));
         let labels: Vec<u8> = (0..10).map(|idx| idx % 5).collect();
         let samples = Samples { beats: Beats { windows: &windows, rhythm: None }, labels: &labels };
         // 12 epochs of one step; the warm-up is 1.2 steps.
@@ -620,18 +662,79 @@ mod tests {
         assert!(rates[1] > 0.98 && rates[1..].is_sorted_by(|a, b| a > b), "{rates:?}");
     }
 
+    /// `disturb` with nothing but what `change` asks for, on sample after sample.
+    fn disturbed(window: &[f32], change: fn(&mut TrainingConfig)) -> Vec<Vec<f32>> {
+        let mut config = TrainingConfig {
+            shift_max_n: 0,
+            noise_deviation: 0.0,
+            wander_max: 0.0,
+            stretch_max: 0.0,
+            inversion_share: 0.0,
+            ..config()
+        };
+        change(&mut config);
+        let one = |sample| {
+            let mut to = Vec::new();
+            disturb(&config, window, &mut Stream::new(1, Purpose::Sample, 0, sample), &mut to);
+            to
+        };
+        (0..50).map(one).collect()
+    }
+
+    /// A triangle with its top at sample 93, from 0 to 1.
+    fn triangle() -> Vec<f32> {
+        (0..187).map(|idx| 1.0 - (idx as f32 - 93.0).abs() / 93.0).collect()
+    }
+
     #[test]
     fn a_shifted_window_repeats_its_ends() {
-        let config = TrainingConfig { shift_max_n: 2, noise_deviation: 0.0, ..config() };
-        let window: Vec<f32> = (0..187).map(|idx| idx as f32).collect();
-        let mut seen = std::collections::BTreeSet::new();
-        for sample in 0..50 {
-            let mut moved = Vec::new();
-            disturb(&config, &window, &mut Stream::new(1, Purpose::Sample, 0, sample), &mut moved);
-            let shift = moved[90] - 90.0;
-            assert!(moved.iter().zip(&window).all(|(a, b)| *a == (b + shift).clamp(0.0, 186.0)));
-            seen.insert(shift as i32);
+        let window: Vec<f32> = triangle().iter().map(|value| (2.0 * value - 1.0).max(0.0)).collect();
+        let top = |moved: &Vec<f32>| moved.iter().position(|value| *value == 1.0).unwrap();
+        let all = disturbed(&window, |config| config.shift_max_n = 2);
+        for moved in &all {
+            let shift = 93 - top(moved) as i64;
+            let at = |idx: i64| window[(idx + shift).clamp(0, 186) as usize];
+            assert!((0..187).all(|idx| (moved[idx as usize] - at(idx)).abs() < 1e-5), "{shift}");
         }
-        assert_eq!(seen, (-2..=2).collect());
+        let seen: std::collections::BTreeSet<usize> = all.iter().map(top).collect();
+        assert_eq!(seen, (91..=95).collect());
+    }
+
+    #[test]
+    fn a_window_is_turned_upside_down_as_often_as_asked() {
+        let window = triangle();
+        let all = disturbed(&window, |config| config.inversion_share = 0.5);
+        let inverted: Vec<f32> = window.iter().map(|value| 1.0 - value).collect();
+        let inverted_n = all.iter().filter(|moved| **moved == inverted).count();
+        assert!((15..=35).contains(&inverted_n) && inverted_n + all.iter().filter(|m| **m == window).count() == 50);
+    }
+
+    #[test]
+    fn a_stretched_window_keeps_its_middle() {
+        let above_half_n = |moved: &[f32]| moved.iter().filter(|value| **value > 0.5).count();
+        let window: Vec<f32> = triangle().iter().map(|value| (4.0 * value - 3.0).max(0.0)).collect();
+        let all = disturbed(&window, |config| config.stretch_max = 0.2);
+        let widths: Vec<usize> = all.iter().map(|moved| above_half_n(moved)).collect();
+        assert!(all.iter().all(|moved| (moved[93] - 1.0).abs() < 1e-5));
+        let width = above_half_n(&window) as f32;
+        let (least, most) = (widths.iter().min().unwrap(), widths.iter().max().unwrap());
+        assert!((*least as f32) < width * 0.9 && *least as f32 >= width / 1.2 - 2.0, "{widths:?}");
+        assert!((*most as f32) > width * 1.1 && *most as f32 <= width / 0.8 + 2.0, "{widths:?}");
+    }
+
+    #[test]
+    fn whatever_is_added_a_window_stays_in_the_unit_interval() {
+        let all = disturbed(&triangle(), |config| {
+            (config.wander_max, config.noise_deviation, config.inversion_share) = (0.5, 0.1, 0.5);
+        });
+        for moved in &all {
+            assert!(
+                moved.iter().all(|value| (0.0..=1.0).contains(value)) && moved.contains(&0.0) && moved.contains(&1.0)
+            );
+        }
+        let flat = disturbed(&[0.0; 187], |config| config.inversion_share = 0.0);
+        assert!(flat.iter().flatten().all(|value| *value == 0.0));
+        let wander = disturbed(&triangle(), |config| config.wander_max = 0.5);
+        assert!(wander.iter().any(|moved| (moved[0] - moved[186]).abs() > 0.2), "the wave changes nothing");
     }
 }

@@ -63,6 +63,11 @@ pub(crate) fn config() -> TrainingConfig {
         piece_n: 16,
         learning_rate: 2e-3,
         dropout: 0.3,
+        rhythm_dropout: 0.2,
+        window_dropout: 0.1,
+        wander_max: 0.1,
+        stretch_max: 0.05,
+        inversion_share: 0.1,
         ..TrainingConfig::new(network)
     }
 }

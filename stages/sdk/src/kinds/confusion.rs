@@ -41,10 +41,12 @@ impl Confusion {
         let class_idx = |name: &str| self.classes.iter().position(|class| class == name);
         let mut matrix = vec![vec![0; self.classes.len()]; self.classes.len()];
         for row in &self.rows {
-            if row.view == view && row.escape_rule == escape_rule && row.record == record {
-                if let (Some(truth), Some(predicted)) = (class_idx(&row.truth), class_idx(&row.predicted)) {
-                    matrix[truth][predicted] += row.count;
-                }
+            if row.view == view
+                && row.escape_rule == escape_rule
+                && row.record == record
+                && let (Some(truth), Some(predicted)) = (class_idx(&row.truth), class_idx(&row.predicted))
+            {
+                matrix[truth][predicted] += row.count;
             }
         }
         matrix
