@@ -257,14 +257,19 @@ impl Coordinator<'_> {
             let mut losses: BTreeMap<JobId, usize> = BTreeMap::new();
             let mut held_back: Option<Task> = None;
             loop {
-                let exclusive_running = running.values().any(|&exclusive| exclusive);
-                if !exclusive_running && held_back.is_some() && running.is_empty() {
-                    let task = held_back.take().expect("checked above");
+                let stop = self.stopping || request.cancel.load(Ordering::Relaxed);
+                if stop {
+                    held_back = None;
+                }
+                if running.is_empty()
+                    && let Some(task) = held_back.take()
+                {
                     running.insert(task.id, true);
                     task_sender.send(task).map_err(|_| EngineError::Defect("the workers are gone".to_owned()))?;
+                    continue;
                 }
+                let exclusive_running = running.values().any(|&exclusive| exclusive);
                 let free = !exclusive_running && held_back.is_none() && running.len() < request.jobs;
-                let stop = self.stopping || request.cancel.load(Ordering::Relaxed);
                 if free
                     && !stop
                     && let Some(id) = self.schedule.next_job()
@@ -282,9 +287,6 @@ impl Coordinator<'_> {
                     running.insert(id, self.is_exclusive(id));
                     task_sender.send(task).map_err(|_| EngineError::Defect("the workers are gone".to_owned()))?;
                     continue;
-                }
-                if stop {
-                    held_back = None;
                 }
                 if running.is_empty() && held_back.is_none() {
                     return Ok(());

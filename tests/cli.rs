@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Write},
-    os::unix::process::CommandExt,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::Mutex,
@@ -424,6 +424,21 @@ fn a_target_that_cannot_be_written_fails_the_run_and_keeps_its_results() {
     assert_eq!(project.run(&["make.yaml", "--json"]).exits(0).counts(), [3, 0, 0, 0]);
 }
 
+#[test]
+fn a_damaged_artifact_is_never_published_and_computed_anew_by_the_next_run() {
+    let project = Project::with_database();
+    let shown = project.call(&["runs", "show", "--json"]).exits(0).json();
+    let digest = shown["jobs"][0]["outputs"]["raw"].as_str().unwrap().to_owned();
+    let blob = format!("data/store/blobs/{}/{digest}", &digest[..2]);
+    fs::set_permissions(project.path(&blob), PermissionsExt::from_mode(0o644)).unwrap();
+    project.change(&blob, |bytes| bytes[100] ^= 1);
+    let signals = fs::read(project.path("data/raw/clinic/p001.dat")).unwrap();
+    fs::remove_file(project.path("data/raw/clinic/p001.dat")).unwrap();
+    project.run(&["make.yaml"]).exits(3).says(&["failed to publish data/raw/clinic", "damaged", "run again"]);
+    assert_eq!(project.run(&["make.yaml", "--json"]).exits(0).counts(), [2, 1, 0, 0]);
+    assert!(fs::read(project.path("data/raw/clinic/p001.dat")).unwrap() == signals);
+}
+
 /// Some seconds of work in one core.
 const LONG: &str = "
 stages:
@@ -609,7 +624,7 @@ fn the_cache_is_measured_verified_repaired_and_cleaned() {
     let job = jobs["jobs"].as_array().unwrap().iter().find(|job| job["job"]["node"] == "rhythm").unwrap().clone();
     let digest = job["outputs"]["features"].as_str().unwrap().to_owned();
     let blob = format!("data/store/blobs/{}/{digest}", &digest[..2]);
-    fs::set_permissions(project.path(&blob), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    fs::set_permissions(project.path(&blob), PermissionsExt::from_mode(0o644)).unwrap();
     project.change(&blob, |bytes| bytes[100] ^= 1);
     project.call(&["cache", "verify"]).exits(1).prints(&[&digest, "help: `ecgpipe cache verify --repair`"]);
     project.call(&["cache", "verify", "--repair"]).exits(1).prints(&["moved to "]);

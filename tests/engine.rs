@@ -303,6 +303,22 @@ fn several_damaged_inputs_of_one_gathering_stage_are_computed_again() {
 }
 
 #[test]
+fn any_number_of_damaged_inputs_is_computed_again_in_one_go() {
+    let mut project = Project::new();
+    for record in 0..9 {
+        project.write(&format!("r{record}"), &format!("text number {record}"));
+    }
+    let clean = project.run();
+    for record in 0..9 {
+        project.flip(&clean.digests[&format!("tidy[r{record}].text")]);
+    }
+    project.edit("uses: join", "uses: join, with: {remark: x}");
+    let ran = project.run();
+    assert_eq!((ran.status, ran.counts.computed), (RunStatus::Finished, 10), "{:?}", ran.failures());
+    assert_eq!(ran.digests, clean.digests);
+}
+
+#[test]
 fn damage_behind_damage_is_computed_again_from_the_first_sound_result() {
     let edit = |project: &mut Project| project.edit("uses: join", "uses: join, with: {remark: x}");
     check_damage(&["tidy[a].text", "tidy[b].text", "read[b].text"], edit, "join read_text[b] tidy[a] tidy[b]");
@@ -631,6 +647,37 @@ fn after_any_edits_a_cached_run_equals_a_fresh_one() {
         }
         Ok(())
     });
+}
+
+#[test]
+fn an_exclusive_stage_runs_alone() {
+    let mut project = Project::new();
+    for record in 0..6 {
+        project.write(&format!("r{record}"), &format!("text number {record}"));
+    }
+    // Four of them, each ready at another time, beside stages that run once per record.
+    for idx in 0..4 {
+        let node = format!("  score{idx}: {{uses: score, in: {{joined: join.text}}, with: {{offset: {idx}}}}}\n");
+        project.yaml.push_str(&node);
+    }
+    let ran = project.run_with(&Options { jobs: 4, ..Options::default() });
+    assert_eq!(ran.status, RunStatus::Finished);
+    let mut running = BTreeSet::new();
+    let mut exclusive_n = 0;
+    for event in &ran.events {
+        match event {
+            Event::Started { job } => {
+                running.insert(job.to_string());
+                if running.iter().any(|job| job.starts_with("score")) {
+                    assert_eq!(running.len(), 1, "{running:?}");
+                    exclusive_n += 1;
+                }
+            }
+            Event::Computed { job, .. } => assert!(running.remove(&job.to_string())),
+            _ => {}
+        }
+    }
+    assert_eq!(exclusive_n, 5);
 }
 
 // Two engines on one store.

@@ -3,7 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is this module's task")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::IsTerminal,
     time::{Duration, Instant},
 };
@@ -34,6 +34,8 @@ pub struct Console {
     nodes: BTreeMap<String, Node>,
     width: usize,
     last_metrics: BTreeMap<String, f64>,
+    /// What was said of a node, so that the same word of fifty records stands there once.
+    said: BTreeSet<(Option<String>, String)>,
     /// Names of the files that were written, by folder.
     written: BTreeMap<String, Vec<String>>,
 }
@@ -62,6 +64,7 @@ impl Console {
             nodes: BTreeMap::new(),
             width: 0,
             last_metrics: BTreeMap::new(),
+            said: BTreeSet::new(),
             written: BTreeMap::new(),
         }
     }
@@ -80,6 +83,11 @@ impl Console {
         if self.verbosity == Verbosity::Normal {
             self.line(text);
         }
+    }
+
+    /// Whether this was not said yet of the job's node, be it of another record.
+    fn is_new(&mut self, job: Option<&JobName>, text: &str) -> bool {
+        self.said.insert((job.map(|job| job.node.clone()), text.to_owned()))
     }
 
     fn count(&mut self, job: &JobName, update: impl FnOnce(&mut Node)) {
@@ -199,8 +207,16 @@ impl Listener for Console {
                 self.last_metrics.insert(point.key.clone(), point.value);
             }
             Event::Waiting { job } => self.say(&format!("{job}: waits for another run that computes the same")),
-            Event::Note { job, text } => self.say(&format!("note: {}{text}", label(job))),
-            Event::Warning { job, text } => self.line(&format!("warning: {}{text}", label(job))),
+            Event::Note { job, text } => {
+                if self.is_new(job.as_ref(), text) {
+                    self.say(&format!("note: {}{text}", label(job)));
+                }
+            }
+            Event::Warning { job, text } => {
+                if self.is_new(job.as_ref(), text) {
+                    self.line(&format!("warning: {}{text}", label(job)));
+                }
+            }
             Event::Computed { job, wall_ms, .. } => self.count(job, |node| {
                 node.computed_n += 1;
                 node.busy_ms += wall_ms;

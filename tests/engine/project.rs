@@ -237,10 +237,8 @@ impl Project {
         let cancel = AtomicBool::new(false);
         let events = Mutex::new(Vec::new());
         let tell = |event: Event| {
-            if let Event::Started { job } = &event {
-                if options.cancel_at == Some(job.to_string().as_str()) {
-                    cancel.store(true, Ordering::Relaxed);
-                }
+            if matches!(&event, Event::Started { job } if options.cancel_at == Some(job.to_string().as_str())) {
+                cancel.store(true, Ordering::Relaxed);
             }
             events.lock().unwrap().push(event);
         };
