@@ -96,7 +96,8 @@ pub struct TrainingConfig {
 }
 
 impl TrainingConfig {
-    /// The training of the main job. Values were chosen among a few on a record-grouped split of DS1, never on DS2.
+    /// The training of the main job. Values were chosen among a few by record-grouped cross-validation on DS1, never on
+    /// DS2: `docs/model.md`.
     pub fn new(network: NetworkConfig) -> Self {
         Self {
             network,

@@ -67,3 +67,26 @@ impl From<KindError> for StageError {
         Self::from_error(&error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::StageError;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("read {path}: {source}")]
+    struct Telling {
+        path: &'static str,
+        source: std::io::Error,
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("decode the header")]
+    struct Silent(#[source] Telling);
+
+    #[test]
+    fn every_cause_is_told_once() {
+        let telling = || Telling { path: "100.hea", source: std::io::Error::other("no luck") };
+        assert_eq!(StageError::from_error(&telling()).message, "read 100.hea: no luck");
+        assert_eq!(StageError::from_error(&Silent(telling())).message, "decode the header: read 100.hea: no luck");
+    }
+}
