@@ -1,6 +1,6 @@
 //! Joins a split with windows and features into the arrays that a model learns from.
 
-use ecgpipe_nn::{Beats, Samples};
+use ecgpipe_nn::{Beats, Samples, Signature};
 use ecgpipe_sdk::{All, Features, NormalisedWindows, Part, RecordId, Split, StageError};
 
 use crate::aami::AamiClass;
@@ -38,11 +38,19 @@ impl Dataset {
     }
 }
 
+/// What a model of these windows and features takes and gives.
+///
+/// # Errors
+/// If two records have windows of different length or different features.
+pub fn signature(windows: &All<NormalisedWindows>, rhythm: Option<&All<Features>>) -> Result<Signature, StageError> {
+    Ok(Signature { window_n: window_n(windows)?, ..Signature::aami(feature_names(rhythm)?) })
+}
+
 /// The names of the features, which must be the same for all records; empty without features.
 ///
 /// # Errors
 /// If two records have different features.
-pub fn feature_names(rhythm: Option<&All<Features>>) -> Result<Vec<String>, StageError> {
+fn feature_names(rhythm: Option<&All<Features>>) -> Result<Vec<String>, StageError> {
     let Some(rhythm) = rhythm else { return Ok(Vec::new()) };
     let mut names: Option<&Vec<String>> = None;
     for (record, features) in rhythm.iter() {
@@ -63,7 +71,7 @@ pub fn feature_names(rhythm: Option<&All<Features>>) -> Result<Vec<String>, Stag
 ///
 /// # Errors
 /// If two records have windows of different length, or there is no record.
-pub fn window_n(windows: &All<NormalisedWindows>) -> Result<usize, StageError> {
+fn window_n(windows: &All<NormalisedWindows>) -> Result<usize, StageError> {
     let mut lengths = windows.iter().map(|(record, windows)| (record, windows.windows.length_n));
     let Some((_, length_n)) = lengths.next() else { return Err(StageError::new("there are no windows")) };
     match lengths.find(|(_, other)| *other != length_n) {

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    dataset::{feature_names, gather, window_n},
+    dataset::{gather, signature},
     model_artifact::to_artifact,
 };
 
@@ -161,10 +161,7 @@ impl Stage for TrainCnn {
     }
 
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {
-        let signature = Signature {
-            window_n: window_n(&inputs.windows)?,
-            ..Signature::aami(feature_names(inputs.rhythm.as_ref())?)
-        };
+        let signature = signature(&inputs.windows, inputs.rhythm.as_ref())?;
         let gather = |part| gather(part, &inputs.windows, inputs.rhythm.as_ref(), &inputs.split);
         let (training, validation) = (gather(Part::Training)?, gather(Part::Validation)?);
         cx.note(format!("{} training beats, {} validation beats", training.beat_n(), validation.beat_n()));
