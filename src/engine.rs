@@ -138,8 +138,12 @@ pub fn run(request: &Request<'_>) -> Result<RunReport, EngineError> {
     }
     counts.skipped += open.len();
     request.store.flush()?;
-    if !request.store.is_read_only() {
-        stat_cache.save()?;
+    if !request.store.is_read_only()
+        && let Err(error) = stat_cache.save()
+    {
+        // Without it the next run reads the raw files again; nothing else is lost.
+        let text = format!("what is known of the raw files was not kept: failed to {error}");
+        (request.events)(Event::Warning { job: None, text });
     }
     let status = if counts.failed > 0 {
         RunStatus::Failed

@@ -13,9 +13,9 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -142,14 +142,18 @@ impl StatCache {
             *used == Used::Yes || fs::symlink_metadata(Path::new(OsStr::from_bytes(path))).is_ok()
         });
         let bytes = encode(&entries.by_path);
-        let mut temporary = self.file.clone().into_os_string();
-        temporary.push(format!(".{}", std::process::id()));
-        let temporary = PathBuf::from(temporary);
-        let write = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &self.file));
-        if let Err(source) = write {
-            let _ = fs::remove_file(&temporary);
-            return Err(StatCacheError::Io { action: "write", path: self.file.clone(), source });
-        }
+        let folder = self.file.parent().unwrap_or(Path::new("."));
+        // Readable for all who share the store; the umask takes away what it must.
+        let permissions = fs::Permissions::from_mode(0o666);
+        let write =
+            tempfile::Builder::new().prefix(".stat_cache-").permissions(permissions).tempfile_in(folder).and_then(
+                |mut temporary| {
+                    temporary.write_all(&bytes)?;
+                    temporary.persist(&self.file)?;
+                    Ok(())
+                },
+            );
+        write.map_err(|source| StatCacheError::Io { action: "write", path: self.file.clone(), source })?;
         entries.changed = false;
         Ok(())
     }
