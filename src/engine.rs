@@ -9,7 +9,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex,
+        Mutex,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -121,7 +121,6 @@ pub fn run(request: &Request<'_>) -> Result<RunReport, EngineError> {
         expansion: &expansion,
         stat_cache: &stat_cache,
         raw_files: &raw_files,
-        hot: HotArtifacts::default(),
         schedule,
         done: BTreeMap::new(),
         lost: BTreeSet::new(),
@@ -207,7 +206,6 @@ struct Coordinator<'a> {
     expansion: &'a Expansion,
     stat_cache: &'a StatCache,
     raw_files: &'a RawFiles,
-    hot: HotArtifacts,
     schedule: Schedule,
     done: BTreeMap<JobId, BTreeMap<OutputName, OutputRef>>,
     /// Jobs that are computed again because their outputs were lost.
@@ -223,8 +221,7 @@ const MAX_LOSSES: usize = 3;
 impl Coordinator<'_> {
     fn run(&mut self) -> Result<(), EngineError> {
         let (request, stat_cache) = (self.request, self.stat_cache);
-        let hot = std::mem::take(&mut self.hot);
-        let hot = Arc::new(hot);
+        let hot = HotArtifacts::default();
         let (task_sender, task_receiver) = mpsc::channel::<Task>();
         let task_receiver = Mutex::new(task_receiver);
         let (outcome_sender, outcome_receiver) = mpsc::channel::<(JobId, Outcome)>();
