@@ -7,6 +7,9 @@ use std::{
     time::Duration,
 };
 
+use ecgpipe_sdk::Onnx;
+use serde::Deserialize;
+
 use super::{
     Listener,
     mlflow::{
@@ -106,6 +109,8 @@ impl MlflowRun {
         dataset: Option<DatasetFacts>,
         files: &[(String, PathBuf)],
     ) -> Result<Option<SyncReport>, SpoolError> {
+        let onnx = files.iter().map(|(_, file)| file).find(|file| file.extension().is_some_and(|kind| kind == "onnx"));
+        let signature = onnx.and_then(|file| signature(file));
         let dataset_name = dataset.as_ref().map(|facts| facts.name.clone());
         if let Some(facts) = dataset {
             self.spool.dataset(Dataset {
@@ -113,7 +118,7 @@ impl MlflowRun {
                 digest: facts.digest.short(),
                 context: "training".to_owned(),
                 source_uri: facts.source,
-                features: window_spec(),
+                features: tensor("window", &[-1, 1, signature.as_ref().map_or(-1, |known| known.window_n)]),
                 targets: None,
                 row_n: facts.record_n,
                 counts: BTreeMap::from([("records".to_owned(), facts.record_n)]),
@@ -122,7 +127,7 @@ impl MlflowRun {
         for (path_in_run, file) in files {
             self.spool.artifact(path_in_run, file)?;
         }
-        if let Some((_, onnx)) = files.iter().find(|(path, _)| path.ends_with(".onnx")) {
+        if let (Some(onnx), Some(signature)) = (onnx, signature) {
             self.spool.model(LoggedModel {
                 name: onnx.file_stem().map_or_else(|| "model".to_owned(), |stem| stem.to_string_lossy().into_owned()),
                 onnx_file: onnx.clone(),
@@ -130,12 +135,8 @@ impl MlflowRun {
                 time_ms: now_ms(),
                 step: 0,
                 onnx_version: "1.20.0".to_owned(),
-                inputs: vec![window_spec()],
-                outputs: vec![TensorSpec {
-                    name: "probabilities".to_owned(),
-                    dtype: "float32".to_owned(),
-                    shape: vec![-1, 5],
-                }],
+                inputs: vec![tensor("window", &[-1, 1, signature.window_n])],
+                outputs: vec![tensor("probabilities", &[-1, signature.class_names.len() as i64])],
                 input_example: None,
                 params: BTreeMap::new(),
                 tags: BTreeMap::new(),
@@ -154,8 +155,21 @@ impl MlflowRun {
     }
 }
 
-fn window_spec() -> TensorSpec {
-    TensorSpec { name: "window".to_owned(), dtype: "float32".to_owned(), shape: vec![-1, 1, 187] }
+/// What a published model says of itself in its metadata, as far as MLflow wants to know it.
+#[derive(Deserialize)]
+struct Signature {
+    window_n: i64,
+    class_names: Vec<String>,
+}
+
+/// `None` for a file that is gone or does not say: it is then an artifact like others, not a logged model.
+fn signature(onnx: &Path) -> Option<Signature> {
+    let metadata = Onnx::metadata(&std::fs::read(onnx).ok()?).ok()?;
+    serde_json::from_str(metadata.get("ecgpipe.signature")?).ok()
+}
+
+fn tensor(name: &str, shape: &[i64]) -> TensorSpec {
+    TensorSpec { name: name.to_owned(), dtype: "float32".to_owned(), shape: shape.to_vec() }
 }
 
 /// Writes metrics into the spool as they come.
