@@ -395,7 +395,6 @@ impl Coordinator<'_> {
 
     fn job(&self, id: JobId) -> Job {
         let node = &self.request.plan.nodes()[id.node_idx];
-        let stage = self.request.registry.get(&node.uses).expect("a plan names registered stages only");
         let name = self.name(id);
         let inputs = node.inputs.iter().map(|(port, edge)| {
             let output = |job: JobId| self.done[&job][&OutputName::new(edge.port.as_str())].clone();
@@ -416,7 +415,7 @@ impl Coordinator<'_> {
         Job {
             stage: node.uses.clone(),
             params: node.params.clone(),
-            seed: stage.spec().seeded.then_some(self.request.plan.seed()),
+            seed: node.seeded.then_some(self.request.plan.seed()),
             inputs: inputs.collect(),
             files: files.cloned().unwrap_or_default(),
             name,
@@ -444,8 +443,7 @@ impl Coordinator<'_> {
             return Ok(points);
         }
         let node = &self.request.plan.nodes()[id.node_idx];
-        let stage = self.request.registry.get(&node.uses).expect("a plan names registered stages only");
-        for port in stage.spec().outputs.iter().filter(|port| port.kind.name == "metrics") {
+        for port in node.outputs.iter().filter(|port| port.kind.name == "metrics") {
             let Some(output) = manifest.outputs.get(&OutputName::new(port.name)) else { continue };
             let bytes = self.request.store.read(output).map_err(|error| error.to_string())?;
             let artifact = port.kind.decode(&bytes).map_err(|error| error.to_string())?;
@@ -528,8 +526,7 @@ impl Coordinator<'_> {
     }
 
     fn is_exclusive(&self, id: JobId) -> bool {
-        let uses = &self.request.plan.nodes()[id.node_idx].uses;
-        self.request.registry.get(uses).is_some_and(|stage| stage.spec().exclusive)
+        self.request.plan.nodes()[id.node_idx].exclusive
     }
 
     fn name(&self, id: JobId) -> JobName {

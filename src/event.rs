@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use ecgpipe_sdk::{MetricPoint, RecordId};
+use ecgpipe_sdk::{MetricPoint, RecordId, StageEvent};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Key};
@@ -151,6 +151,19 @@ pub enum Event {
         /// The sums.
         counts: Counts,
     },
+}
+
+impl Event {
+    /// What a stage says, as an event of its job.
+    #[must_use]
+    pub fn of_stage(job: JobName, event: StageEvent) -> Self {
+        match event {
+            StageEvent::Progress { done, total, unit } => Self::Progress { job, done, total, unit: unit.to_owned() },
+            StageEvent::Metric(point) => Self::Metric { job, point },
+            StageEvent::Note(text) => Self::Note { job: Some(job), text },
+            StageEvent::Warning(text) => Self::Warning { job: Some(job), text },
+        }
+    }
 }
 
 /// How a run ended.

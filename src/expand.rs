@@ -65,7 +65,8 @@ pub fn expand(
         let failed = |error: StageError| ExpandError { node: node.name.clone(), error };
         if !selected.contains(&node_idx) || !node.per_record {
         } else if node.source {
-            let tell = |event: StageEvent| events(source_event(&node.name, event));
+            let tell =
+                |event: StageEvent| events(Event::of_stage(JobName { node: node.name.clone(), record: None }, event));
             let cx = SourceContext {
                 data_folder: surroundings.data_folder.clone(),
                 shared_data: surroundings.shared_data.clone(),
@@ -121,16 +122,6 @@ pub fn expand(
             .collect(),
     });
     Ok(Expansion { shapes: shapes.collect(), records, sources })
-}
-
-fn source_event(node: &str, event: StageEvent) -> Event {
-    let job = JobName { node: node.to_owned(), record: None };
-    match event {
-        StageEvent::Progress { done, total, unit } => Event::Progress { job, done, total, unit: unit.to_owned() },
-        StageEvent::Metric(point) => Event::Metric { job, point },
-        StageEvent::Note(text) => Event::Note { job: Some(job), text },
-        StageEvent::Warning(text) => Event::Warning { job: Some(job), text },
-    }
 }
 
 fn different_records(first_port: &str, first: &[RecordId], port: &str, other: &[RecordId]) -> StageError {

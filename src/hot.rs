@@ -48,8 +48,12 @@ impl HotArtifacts {
 
     /// Says that `reader_n` more jobs will read an output.
     pub fn expect_readers(&self, digest: Digest, reader_n: usize) {
-        *self.readers.entry(digest).or_insert(0) += reader_n;
-        if *self.readers.entry(digest).or_insert(0) == 0 {
+        let expected_n = {
+            let mut readers = self.readers.entry(digest).or_insert(0);
+            *readers += reader_n;
+            *readers
+        };
+        if expected_n == 0 {
             self.drop_artifact(digest);
         }
     }

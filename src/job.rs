@@ -185,19 +185,14 @@ struct HeardInner {
 impl Heard {
     fn note(&self, job: &JobName, event: StageEvent) -> Event {
         let mut heard = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let job = job.clone();
-        match event {
-            StageEvent::Progress { done, total, unit } => Event::Progress { job, done, total, unit: unit.to_owned() },
+        match &event {
             StageEvent::Metric(point) => {
                 heard.metrics.insert((point.key.clone(), point.step));
-                Event::Metric { job, point }
             }
-            StageEvent::Note(text) => Event::Note { job: Some(job), text },
-            StageEvent::Warning(text) => {
-                heard.warnings.push(text.clone());
-                Event::Warning { job: Some(job), text }
-            }
+            StageEvent::Warning(text) => heard.warnings.push(text.clone()),
+            StageEvent::Progress { .. } | StageEvent::Note(_) => {}
         }
+        Event::of_stage(job.clone(), event)
     }
 
     fn into_inner(self) -> HeardInner {

@@ -12,18 +12,18 @@
 //!
 //! | module | may use |
 //! |---|---|
-//! | `digest`, `schedule`, `diagnostic`, `git` | nothing of ours |
+//! | `digest`, `schedule`, `diagnostic`, `git`, `utc`, `whole_file` | nothing of ours |
 //! | `event`, `explain` | `digest` |
-//! | `store` | `digest` |
+//! | `store` | `digest`, `whole_file` |
 //! | `pipeline` | `diagnostic` |
 //! | `plan` | `pipeline`, `diagnostic` |
 //! | `schema`, `graph` | `plan`, `pipeline`, `diagnostic` |
 //! | `hot` | `digest`, `store` |
 //! | `expand` | `plan`, `schedule`, `event` |
 //! | `job`, `key` | each other, `expand`, `hot`, `store`, `digest`, `event` |
-//! | `publish` | `store`, `digest` |
+//! | `publish` | `store`, `digest`, `whole_file` |
 //! | `engine` | all of the above |
-//! | `track` | `event`, `digest`, `explain`, `git`, `pipeline` |
+//! | `track` | `event`, `digest`, `explain`, `git`, `pipeline`, `utc` |
 //! | `cli` | nothing of ours |
 //! | `commands` | everything |
 //!
@@ -49,3 +49,5 @@ pub mod schedule;
 pub mod schema;
 pub mod store;
 pub mod track;
+pub mod utc;
+pub mod whole_file;

@@ -10,7 +10,6 @@ use std::{
     collections::BTreeMap,
     fs,
     io::Write,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
@@ -22,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     digest::Digest,
     store::{OutputRef, ReadError, Store},
+    whole_file,
 };
 
 /// One artifact to publish.
@@ -207,16 +207,11 @@ fn content(store: &Store, publication: &Publication<'_>) -> Result<Vec<(String, 
 fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let mut temporary = tempfile::Builder::new().prefix(".ecgpipe-").permissions(readable()).tempfile_in(folder)?;
+    let mut temporary = whole_file::temporary(folder, ".ecgpipe-")?;
     temporary.write_all(bytes)?;
     temporary.as_file().sync_data()?;
     temporary.persist(path)?;
     Ok(())
-}
-
-/// Published files are for everybody, unlike temporary ones; the umask still takes away what it must.
-fn readable() -> fs::Permissions {
-    fs::Permissions::from_mode(0o666)
 }
 
 fn file_mark(path: &Path) -> Option<FileMark> {

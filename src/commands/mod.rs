@@ -20,7 +20,7 @@ use std::{
     sync::OnceLock,
 };
 
-use ecgpipe_sdk::Registry;
+use ecgpipe_sdk::{Registry, error::chain};
 
 use crate::{
     cli::{Cli, Command, Infer, PipelineArgs},
@@ -186,19 +186,6 @@ fn runs_folder() -> PathBuf {
 fn previous(pipeline: &str) -> impl Fn(&JobName) -> Option<Key> + Sync {
     let (pipeline, keys) = (pipeline.to_owned(), OnceLock::<BTreeMap<JobName, Key>>::new());
     move |job| keys.get_or_init(|| run_folder::previous_keys(&runs_folder(), &pipeline)).get(job).copied()
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let inner = error.to_string();
-        if !text.contains(&inner) {
-            text.push_str(&format!(": {inner}"));
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Rows as a table with aligned columns; the first row is the head.

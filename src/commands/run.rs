@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ecgpipe_sdk::{Provenance, provenance::StageProvenance};
+use ecgpipe_sdk::{Provenance, error::chain, provenance::StageProvenance};
 
 use super::{Exit, Failure, Wiring, load, open_store, runs_folder, surroundings};
 use crate::{
@@ -29,13 +29,14 @@ use crate::{
         mlflow_run::{DatasetFacts, MlflowRun},
         run_folder::{FORMAT, JobFile, MetricLog, RunFile, RunFolder, now_ms},
     },
+    utc::Utc,
 };
 
 pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
     let started = Instant::now();
     let (_, plan) = load(&args.pipeline, &wiring.registry)?;
     let selected = plan.select(&args.work.targets)?;
-    let force = if args.work.force.is_empty() { BTreeSet::new() } else { named(&plan, &args.work.force)? };
+    let force = named(&plan, &args.work.force)?;
     let store = open_store(args.work.store.as_deref())?;
     let previous = super::previous(plan.name());
     let surroundings = surroundings(args.work.offline);
@@ -69,9 +70,10 @@ pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
         return Ok(Exit::Success);
     }
 
+    let started_ms = now_ms();
     let run_file = RunFile {
         format: FORMAT,
-        id: format!("{}-{}", timestamp(now_ms()), plan.name()),
+        id: format!("{}-{}", timestamp(started_ms), plan.name()),
         uuid: unique_id(plan.name()),
         pipeline: plan.name().to_owned(),
         file: args.pipeline.pipeline.display().to_string(),
@@ -79,7 +81,7 @@ pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
         seed: plan.seed(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         git: git::state(Path::new(".")),
-        started_ms: now_ms(),
+        started_ms,
         ended_ms: None,
         status: None,
         counts: None,
@@ -102,12 +104,12 @@ pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
         Err(_) => (RunStatus::Failed, Counts::default()),
     };
     let mut published = Vec::new();
-    let mut failure = report.as_ref().err().map(|error| super::chain(error));
+    let mut failure = report.as_ref().err().map(|error| chain(error));
     if let Ok(report) = &report {
         folder.write("jobs.json", &job_files(&plan, report))?;
         folder.write("sources.json", &report.raw.values().collect::<Vec<_>>())?;
         if report.status == RunStatus::Finished {
-            match publish_all(&plan, report, &folder, wiring, &store, &tell) {
+            match publish_all(&plan, report, &folder, &store, &tell) {
                 Ok(files) => published = files,
                 Err(error) => failure = Some(error.to_string()),
             }
@@ -172,7 +174,7 @@ pub(super) fn engine_failure(error: EngineError) -> Failure {
             Failure::environment(lines.join("\n"))
         }
         EngineError::Store(error) => Failure::from(error),
-        other => Failure::environment(super::chain(&other)),
+        other => Failure::environment(chain(&other)),
     }
 }
 
@@ -212,15 +214,13 @@ fn publish_all(
     plan: &Plan,
     report: &RunReport,
     folder: &RunFolder,
-    wiring: &Wiring,
     store: &Store,
     tell: &dyn Fn(Event),
 ) -> Result<Vec<String>, crate::publish::PublishError> {
     let mut publications = Vec::new();
     for entry in plan.publish() {
         let node = &plan.nodes()[entry.node_idx];
-        let stage = wiring.registry.get(&node.uses).expect("a plan names registered stages only");
-        let Some(port) = stage.spec().outputs.iter().find(|port| port.name == entry.port) else { continue };
+        let port = node.output(&entry.port).expect("a plan publishes only outputs that there are");
         let provenance = ProvenanceMaker { plan, report, run: folder.run(), node_idx: entry.node_idx };
         for job in report.jobs.iter().filter(|job| job.node_idx == entry.node_idx) {
             let Some(output) = job.outputs.get(&OutputName::new(entry.port.as_str())) else { continue };
@@ -402,23 +402,8 @@ fn summary(
 
 /// `20261123-064500`, UTC.
 fn timestamp(at_ms: i64) -> String {
-    let seconds = at_ms.div_euclid(1000);
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = civil(days);
-    format!("{year:04}{month:02}{day:02}-{:02}{:02}{:02}", second / 3600, second / 60 % 60, second % 60)
-}
-
-/// Days since 1970-01-01 as year, month and day (H. Hinnant, "chrono-compatible low-level date algorithms", 2013).
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+    let Utc { year, month, day, hour, minute, second, .. } = Utc::from_ms(at_ms);
+    format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}")
 }
 
 /// Unique for this run: only a name, never part of a result.

@@ -54,7 +54,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,6 +72,7 @@ use self::commit::Committer;
 use self::disk::{Disk, Step};
 use self::lock::Lease;
 use crate::digest::{Digest, Key};
+use crate::whole_file;
 
 /// The format of the folder. Another number is refused: this version neither reads nor changes such a folder.
 const STORE_FORMAT: u32 = 1;
@@ -615,10 +615,7 @@ fn make_layout(root: &Path) -> Result<Lease, StoreError> {
         let path = root.join(FORMAT_FILE);
         let text = format!("{FORMAT_WORD} {STORE_FORMAT}\n");
         let write = || -> io::Result<()> {
-            // A name of its own, since several threads and processes may make one store at once; readable for all.
-            let named = format!("{FORMAT_FILE}.");
-            let permissions = fs::Permissions::from_mode(0o666);
-            let mut temporary = tempfile::Builder::new().prefix(&named).permissions(permissions).tempfile_in(root)?;
+            let mut temporary = whole_file::temporary(root, &format!("{FORMAT_FILE}."))?;
             temporary.write_all(text.as_bytes())?;
             temporary.as_file().sync_all()?;
             temporary.persist(&path)?;

@@ -15,7 +15,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,6 +24,7 @@ use thiserror::Error;
 
 use super::guard;
 use crate::digest::Digest;
+use crate::whole_file;
 
 /// Two seconds: the coarsest clock of a file system in use (FAT) ticks so slowly. Linux kernels tick every 1 to 10 ms.
 const RACY_MARGIN_NS: i64 = 2_000_000_000;
@@ -143,16 +144,11 @@ impl StatCache {
         });
         let bytes = encode(&entries.by_path);
         let folder = self.file.parent().unwrap_or(Path::new("."));
-        // Readable for all who share the store; the umask takes away what it must.
-        let permissions = fs::Permissions::from_mode(0o666);
-        let write =
-            tempfile::Builder::new().prefix(".stat_cache-").permissions(permissions).tempfile_in(folder).and_then(
-                |mut temporary| {
-                    temporary.write_all(&bytes)?;
-                    temporary.persist(&self.file)?;
-                    Ok(())
-                },
-            );
+        let write = whole_file::temporary(folder, ".stat_cache-").and_then(|mut temporary| {
+            temporary.write_all(&bytes)?;
+            temporary.persist(&self.file)?;
+            Ok(())
+        });
         write.map_err(|source| StatCacheError::Io { action: "write", path: self.file.clone(), source })?;
         entries.changed = false;
         Ok(())

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use crate::utc::Utc;
+
 /// Longest name of a metric, parameter or tag, in characters (MLflow `MAX_ENTITY_KEY_LENGTH`, 3.17.2).
 pub(super) const NAME_CHAR_N: usize = 250;
 /// Longest value of a parameter, in characters (`MAX_PARAM_VAL_LENGTH`, 3.17.2).
@@ -86,20 +88,8 @@ pub(super) fn base64(bytes: &[u8]) -> String {
 
 /// A time in milliseconds since 1970 as `2026-11-23 06:13:56.042000` (UTC), the form that an `MLmodel` file uses.
 pub(super) fn utc_text(time_ms: i64) -> String {
-    let day = time_ms.div_euclid(86_400_000);
-    let ms = time_ms.rem_euclid(86_400_000);
-    // Civil date from a day number: H. Hinnant, "chrono-compatible low-level date algorithms", civil_from_days.
-    let shifted = day + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
-    format!("{year:04}-{month:02}-{day_of_month:02} {hour:02}:{minute:02}:{second:02}.{:03}000", ms % 1000)
+    let Utc { year, month, day, hour, minute, second, millisecond } = Utc::from_ms(time_ms);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{millisecond:03}000")
 }
 
 #[cfg(test)]

@@ -23,17 +23,7 @@ impl StageError {
 
     /// Wraps a library's error, keeping the chain of its causes in the text.
     pub fn from_error(error: &(dyn std::error::Error + 'static)) -> Self {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            // Some errors tell their cause themselves.
-            let text = error.to_string();
-            if !message.contains(&text) {
-                message.push_str(&format!(": {text}"));
-            }
-            cause = error.source();
-        }
-        Self::new(message)
+        Self::new(chain(error))
     }
 
     /// Adds advice.
@@ -49,6 +39,21 @@ impl StageError {
         self.record = Some(record.clone());
         self
     }
+}
+
+/// An error and its causes in one line; a cause that an error tells itself is not told twice.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let inner = error.to_string();
+        if !text.contains(&inner) {
+            text.push_str(&format!(": {inner}"));
+        }
+        cause = error.source();
+    }
+    text
 }
 
 impl std::fmt::Display for StageError {

@@ -270,12 +270,6 @@ impl Table {
             .map_err(|error| TableError::Metadata { key: key.to_owned(), detail: format!(" ({error})") })
     }
 
-    /// The names of all columns, in order.
-    #[must_use]
-    pub fn column_names(&self) -> Vec<String> {
-        self.batch.schema().fields().iter().map(|field| field.name().clone()).collect()
-    }
-
     /// A column of 64-bit integers.
     ///
     /// # Errors
