@@ -21,7 +21,7 @@ use crate::{
     digest::{Digest, Key, KeyField},
     event::{Counts, Event, JobName, RunStatus},
     expand::{ExpandError, Expansion, Surroundings, expand},
-    explain::{Why, why},
+    explain::{Why, input_of},
     hot::HotArtifacts,
     job::{Job, JobInput, Outcome, RawFile, Worker, execute, output_digests},
     key::job_key,
@@ -50,12 +50,39 @@ pub struct Request<'a> {
     pub keep_going: bool,
     /// Only say what would be computed.
     pub dry_run: bool,
-    /// The key that a job had the last time: what a miss is explained against. Asked on a miss only.
-    pub previous: &'a (dyn Fn(&JobName) -> Option<Key> + Sync),
+    /// Why a job is a miss, from what is known of earlier runs. Asked on a miss only; `None` means that it is new.
+    pub previous: &'a (dyn Fn(&Asked<'_>) -> Option<Why> + Sync),
     /// Set when the user asks to stop.
     pub cancel: &'a AtomicBool,
     /// Who listens.
     pub events: &'a (dyn Fn(Event) + Sync),
+}
+
+/// A miss that wants an explanation.
+pub struct Asked<'a> {
+    /// The job.
+    pub job: &'a JobName,
+    /// Its stage's type.
+    pub stage: &'a str,
+    /// Its key.
+    pub key: &'a Key,
+    /// The fields of its key, sorted by name.
+    pub fields: &'a [KeyField],
+    /// Where manifests are.
+    pub store: &'a Store,
+    /// Which job of this run gives an input of a job, by the name of the key's field; `None` if there is no such input.
+    pub giver: &'a dyn Fn(&JobName, &str) -> Option<Giver>,
+}
+
+/// The job that gives an input.
+#[derive(Clone, Debug)]
+pub struct Giver {
+    /// The job.
+    pub job: JobName,
+    /// Its stage's type.
+    pub stage: String,
+    /// Its key.
+    pub key: Key,
 }
 
 /// What a run left behind.
@@ -67,6 +94,8 @@ pub struct RunReport {
     pub counts: Counts,
     /// Every job whose key became known.
     pub jobs: Vec<JobReport>,
+    /// In a dry run: the jobs whose keys are not known since others have to be computed first.
+    pub waiting: Vec<Waiting>,
     /// The records and raw files behind the run.
     pub expansion: Expansion,
     /// Digests of the raw files: record, file name, digest; by source node.
@@ -86,6 +115,17 @@ pub struct JobReport {
     pub why: Option<Why>,
     /// Its outputs; empty if it failed or was not run.
     pub outputs: BTreeMap<OutputName, OutputRef>,
+}
+
+/// A job of a dry run whose key is not known yet.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The job.
+    pub name: JobName,
+    /// Its node.
+    pub node_idx: usize,
+    /// For which job it waits, and why that is computed.
+    pub why: Why,
 }
 
 /// Why a run could not start or go on: never the failure of a stage, which is part of the report.
@@ -125,11 +165,12 @@ pub fn run(request: &Request<'_>) -> Result<RunReport, EngineError> {
         done: BTreeMap::new(),
         lost: BTreeSet::new(),
         reports: BTreeMap::new(),
+        waiting: Vec::new(),
         counts: Counts::default(),
         stopping: false,
     };
     coordinator.run()?;
-    let Coordinator { reports, mut counts, schedule, .. } = coordinator;
+    let Coordinator { reports, waiting, mut counts, schedule, .. } = coordinator;
     let cancelled = request.cancel.load(Ordering::Relaxed);
     let open = schedule.open_jobs();
     for &job in &open {
@@ -152,7 +193,7 @@ pub fn run(request: &Request<'_>) -> Result<RunReport, EngineError> {
         RunStatus::Finished
     };
     let raw = raw_digests(&raw_files);
-    Ok(RunReport { status, counts, jobs: reports.into_values().collect(), expansion, raw })
+    Ok(RunReport { status, counts, jobs: reports.into_values().collect(), waiting, expansion, raw })
 }
 
 type RawFiles = BTreeMap<usize, BTreeMap<RecordId, Vec<RawFile>>>;
@@ -211,6 +252,7 @@ struct Coordinator<'a> {
     /// Jobs that are computed again because their outputs were lost.
     lost: BTreeSet<JobId>,
     reports: BTreeMap<JobId, JobReport>,
+    waiting: Vec<Waiting>,
     counts: Counts,
     stopping: bool,
 }
@@ -367,30 +409,51 @@ impl Coordinator<'_> {
                 }
             }
         }
-        let previous = (request.previous)(&job.name);
-        let other = previous.as_ref().filter(|previous| **previous != key);
-        let earlier = other.and_then(|previous| request.store.lookup(previous).ok()?.hit());
         let why = match reason {
             Some(reason) => reason,
             None if self.lost.contains(&id) => Why::Lost,
             None if forced => Why::Forced,
-            None => why(&fields, earlier.as_ref().map(|manifest| manifest.fields.as_slice()), previous == Some(key)),
+            None => self.explain(&job, &key, &fields),
         };
         (request.events)(Event::Miss { job: job.name.clone(), key: Some(key), why: why.to_string() });
-        let report =
-            JobReport { name: job.name.clone(), node_idx: id.node_idx, key, why: Some(why), outputs: BTreeMap::new() };
+        let (name, node_idx) = (job.name.clone(), id.node_idx);
+        let report = JobReport { name, node_idx, key, why: Some(why.clone()), outputs: BTreeMap::new() };
         self.reports.insert(id, report);
         if request.dry_run {
             self.counts.skipped += 1;
             for dependent in self.schedule.finish(id, End::Failed) {
                 self.counts.skipped += 1;
-                let why = "an input will be computed first".to_owned();
-                (request.events)(Event::Miss { job: self.name(dependent), key: None, why });
+                let why = Why::Waits { job: job.name.clone(), why: Box::new(why.clone()) };
+                let name = self.name(dependent);
+                (request.events)(Event::Miss { job: name.clone(), key: None, why: why.to_string() });
+                self.waiting.push(Waiting { name, node_idx: dependent.node_idx, why });
             }
             return Ok(None);
         }
         let threads = if self.is_exclusive(id) { request.jobs } else { 1 };
         Ok(Some(Task { id, job, key, fields, threads }))
+    }
+
+    fn explain(&self, job: &Job, key: &Key, fields: &[KeyField]) -> Why {
+        let giver = |job: &JobName, field: &str| self.giver(job, field);
+        let (stage, store) = (job.stage.as_str(), self.request.store);
+        let asked = Asked { job: &job.name, stage, key, fields, store, giver: &giver };
+        (self.request.previous)(&asked).unwrap_or(Why::New)
+    }
+
+    /// The job that gives an input, if its key is known.
+    fn giver(&self, job: &JobName, field: &str) -> Option<Giver> {
+        let plan = self.request.plan;
+        let (port, gathered) = input_of(field)?;
+        let edge = plan.nodes()[plan.find(&job.node)?].inputs.get(port)?;
+        let giver = &plan.nodes()[edge.node_idx];
+        let record = gathered.as_ref().or(job.record.as_ref()).filter(|_| giver.per_record);
+        let record_idx = match record {
+            Some(record) => self.expansion.records[edge.node_idx].binary_search(record).ok()?,
+            None => 0,
+        };
+        let report = self.reports.get(&JobId { node_idx: edge.node_idx, record_idx })?;
+        Some(Giver { job: report.name.clone(), stage: giver.uses.clone(), key: report.key })
     }
 
     fn job(&self, id: JobId) -> Job {

@@ -13,7 +13,8 @@
 //! | module | may use |
 //! |---|---|
 //! | `digest`, `schedule`, `diagnostic`, `git`, `utc`, `whole_file` | nothing of ours |
-//! | `event`, `explain` | `digest` |
+//! | `event` | `digest` |
+//! | `explain` | `digest`, `event` |
 //! | `store` | `digest`, `whole_file` |
 //! | `pipeline` | `diagnostic` |
 //! | `plan` | `pipeline`, `diagnostic` |
@@ -23,6 +24,8 @@
 //! | `job`, `key` | each other, `expand`, `hot`, `store`, `digest`, `event` |
 //! | `publish` | `store`, `digest`, `whole_file` |
 //! | `engine` | all of the above |
+//! | `history` | `engine`, `store`, `explain`, `event`, `digest`, `track` |
+//! | `lineage` | `store`, `explain`, `event`, `digest`, `track` |
 //! | `track` | `event`, `digest`, `explain`, `git`, `pipeline`, `utc` |
 //! | `cli` | nothing of ours |
 //! | `commands` | everything |
@@ -39,9 +42,11 @@ pub mod expand;
 pub mod explain;
 pub mod git;
 pub mod graph;
+pub mod history;
 pub mod hot;
 pub mod job;
 pub mod key;
+pub mod lineage;
 pub mod pipeline;
 pub mod plan;
 pub mod publish;

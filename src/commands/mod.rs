@@ -13,11 +13,9 @@ mod stages;
 mod trace;
 
 use std::{
-    collections::BTreeMap,
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::OnceLock,
 };
 
 use ecgpipe_sdk::{Registry, error::chain};
@@ -25,13 +23,13 @@ use ecgpipe_sdk::{Registry, error::chain};
 use crate::{
     cli::{Cli, Command, Infer, PipelineArgs},
     diagnostic::Report,
-    digest::Key,
-    event::JobName,
+    engine::Asked,
     expand::Surroundings,
+    explain::Why,
+    history::History,
     pipeline::{self, Pipeline},
     plan::Plan,
     store::{Store, StoreError},
-    track::run_folder,
 };
 
 /// What only `main` knows.
@@ -182,10 +180,10 @@ fn runs_folder() -> PathBuf {
     PathBuf::from("runs")
 }
 
-/// Looks up the last key of a job; the run folders are read when the first job asks.
-fn previous(pipeline: &str) -> impl Fn(&JobName) -> Option<Key> + Sync {
-    let (pipeline, keys) = (pipeline.to_owned(), OnceLock::<BTreeMap<JobName, Key>>::new());
-    move |job| keys.get_or_init(|| run_folder::previous_keys(&runs_folder(), &pipeline)).get(job).copied()
+/// Explains misses; the run folders are read when the first job asks.
+fn previous(pipeline: &str) -> impl Fn(&Asked<'_>) -> Option<Why> + Sync {
+    let history = History::new(&runs_folder(), pipeline);
+    move |asked| Some(history.why(asked))
 }
 
 /// Rows as a table with aligned columns; the first row is the head.

@@ -357,6 +357,20 @@ impl Store {
         Ok(Lookup::Hit(manifest))
     }
 
+    /// The manifest of a key as it stands, for explanations: nothing is touched or moved, and the outputs are not looked
+    /// for.
+    pub fn peek(&self, key: &Key) -> Result<Lookup, StoreError> {
+        if let Some(manifest) = guard(&self.shared.pending).get(key) {
+            return Ok(Lookup::Hit(manifest.clone()));
+        }
+        let path = self.shared.manifest_path(key);
+        let Some((_, text)) = read_whole(&path)? else { return Ok(Lookup::Miss(Miss::Absent)) };
+        Ok(match manifests::decode(&text, key) {
+            Ok(manifest) => Lookup::Hit(manifest),
+            Err(damage) => Lookup::Miss(Miss::Manifest { path, damage, quarantined: None }),
+        })
+    }
+
     /// Locks a key, to compute it. Calls `on_wait` once if another process, or another thread, holds the lock, then
     /// waits. Look the key up again after that: the other has published it, unless it failed.
     pub fn lock(&self, key: &Key, on_wait: impl FnOnce()) -> Result<KeyLock, StoreError> {
@@ -425,6 +439,16 @@ impl Store {
     pub fn keys(&self) -> Result<BTreeSet<Key>, StoreError> {
         let found = self.shared.walk("manifests", ".json")?;
         Ok(found.ours.into_iter().map(|(hash, _)| Key::from_bytes(hash)).collect())
+    }
+
+    /// The keys of the manifests that were used last, at most `limit_n` of them, the latest first.
+    pub fn recent_keys(&self, limit_n: usize) -> Result<Vec<Key>, StoreError> {
+        let found = self.shared.walk("manifests", ".json")?.ours.into_iter();
+        let used = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+        let mut keys: Vec<_> = found.filter_map(|(hash, path)| Some((used(&path)?, Key::from_bytes(hash)))).collect();
+        keys.sort_by(|a, b| b.cmp(a));
+        keys.truncate(limit_n);
+        Ok(keys.into_iter().map(|(_, key)| key).collect())
     }
 }
 

@@ -8,7 +8,8 @@
 //! | `params.json` | flattened parameters |
 //! | `metrics.json` | every metric point |
 //! | `jobs.json` | every job: key, why it ran, outputs by digest; these are the roots of the cache |
-//! | `sources.json` | digests of the raw files |
+//! | `sources.json` | digests and places of the raw files, by node and record |
+//! | `published.json` | the files that were given to people: path, digest of their bytes, and of the artifact |
 //! | `mlflow/` | the spool for the tracking server |
 //!
 //! Times appear here and only here: never in an artifact.
@@ -21,7 +22,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use ecgpipe_sdk::MetricPoint;
+use ecgpipe_sdk::{MetricPoint, RecordId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Listener;
@@ -77,6 +78,38 @@ pub struct JobFile {
     pub why: Option<Why>,
     /// Digest a port; empty if it failed.
     pub outputs: BTreeMap<String, Digest>,
+}
+
+/// `sources.json`: node, record, file name.
+pub type SourcesFile = BTreeMap<String, BTreeMap<RecordId, BTreeMap<String, RawFileFacts>>>;
+
+/// What a run knew of a raw file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawFileFacts {
+    /// Of its bytes.
+    pub digest: Digest,
+    /// Where it was.
+    pub path: PathBuf,
+}
+
+/// One entry of `published.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedEntry {
+    /// Relative to the project folder.
+    pub path: String,
+    /// Of the file's bytes.
+    pub digest: Digest,
+    /// Length in bytes.
+    pub size: u64,
+    /// Of the artifact that it was made from; another where the provenance was written into the file, or where the
+    /// artifact is a bundle of files.
+    pub artifact: Digest,
+    /// The job that made the artifact.
+    pub job: JobName,
+    /// Its output.
+    pub port: String,
+    /// Its key.
+    pub key: Key,
 }
 
 /// The version of the files in a run folder.
@@ -272,33 +305,6 @@ pub fn find(runs: &Path, name: &str) -> Result<(PathBuf, RunFile), RunFolderErro
     }
 }
 
-/// How many runs back a job's last key is looked for.
-const PREVIOUS_RUN_N: usize = 20;
-
-/// The key that every job of a pipeline had when it was last done. A run that failed, was stopped, or had only some targets
-/// knows only some jobs, so earlier ones fill in the rest.
-#[must_use]
-pub fn previous_keys(runs: &Path, pipeline: &str) -> BTreeMap<JobName, Key> {
-    // Ids begin with the time, so the newest folders come last; only they are opened.
-    let mut names: Vec<String> = fs::read_dir(runs)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    let folders = names.into_iter().rev().map(|name| runs.join(name));
-    let of_pipeline =
-        folders.filter(|folder| read::<RunFile>(folder, "run.json").is_ok_and(|run| run.pipeline == pipeline));
-    let mut keys = BTreeMap::new();
-    for jobs in of_pipeline.take(PREVIOUS_RUN_N).filter_map(|folder| read::<Vec<JobFile>>(&folder, "jobs.json").ok()) {
-        for job in jobs.into_iter().filter(|job| !job.outputs.is_empty()) {
-            keys.entry(job.job).or_insert(job.key);
-        }
-    }
-    keys
-}
-
 /// Reads one of the JSON files of a run folder.
 ///
 /// # Errors
@@ -346,25 +352,5 @@ mod tests {
         assert_eq!(find(runs.path(), &first.run().id).expect("found").1.started_ms, 1);
         assert!(find(runs.path(), "2026").is_err(), "an ambiguous beginning");
         assert!(find(runs.path(), "nothing").is_err());
-    }
-
-    #[test]
-    fn previous_keys_are_the_newest_of_each_job_that_was_done() {
-        let runs = tempfile::tempdir().expect("a temporary folder");
-        let job = JobName { node: "split".to_owned(), record: None };
-        for (id, byte) in [("20260101-000001-full", 1), ("20260101-000002-full", 2)] {
-            let folder = RunFolder::create(runs.path(), run(id, byte.into())).expect("created");
-            let key = Key::from_bytes([byte; 32]);
-            let outputs = BTreeMap::from([("split".to_owned(), Digest::of(b"result"))]);
-            let entry = JobFile { job: job.clone(), uses: "split".to_owned(), key, why: None, outputs };
-            folder.write("jobs.json", &vec![entry]).expect("written");
-        }
-        let failed = RunFolder::create(runs.path(), run("20260101-000003-full", 3)).expect("created");
-        let key = Key::from_bytes([3; 32]);
-        let entry = JobFile { job: job.clone(), uses: "split".to_owned(), key, why: None, outputs: BTreeMap::new() };
-        failed.write("jobs.json", &vec![entry]).expect("written");
-        RunFolder::create(runs.path(), run("20260101-000004-full", 4)).expect("a run without jobs");
-        assert_eq!(previous_keys(runs.path(), "full")[&job], Key::from_bytes([2; 32]));
-        assert!(previous_keys(runs.path(), "other").is_empty());
     }
 }
