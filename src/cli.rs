@@ -27,7 +27,7 @@ pub enum Command {
     Plan(PlanArgs),
     /// Check a pipeline file without running anything; all errors at once.
     Check(Check),
-    /// Explain every hit and miss of a run.
+    /// Explain every hit and miss of a run, or of the coming one.
     Explain(Explain),
     /// List the stages, or show one: ports, parameters, defaults.
     Stages(Stages),
@@ -41,8 +41,10 @@ pub enum Command {
     Cache(Cache),
     /// Classify the beats of a WFDB record, or of windows in a .npy file, with an exported model.
     Infer(Infer),
-    /// Show where a published file comes from, down to the digests of the raw files, and verify them.
+    /// Show where a published file or an output comes from, down to the raw bytes, and verify every step.
     Trace(Trace),
+    /// Derive a run again from its raw files alone, in an empty cache, and compare the digests of every output.
+    Reproduce(Reproduce),
     /// Copy runs to an MLflow server.
     #[command(subcommand)]
     Mlflow(Mlflow),
@@ -129,15 +131,24 @@ pub struct Check {
 /// `ecgpipe explain`.
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// The run: its id, a unique beginning of it, or `latest`.
-    #[arg(default_value = "latest")]
+    /// The run: its id, a unique beginning of it, or `latest`. A pipeline file asks about its coming run instead.
+    #[arg(default_value = "latest", value_name = "RUN|FILE")]
     pub run: String,
+    /// About the coming run of the pipeline that was run last, with the same `--set`.
+    #[arg(long, conflicts_with_all = ["run", "sets"])]
+    pub next: bool,
+    /// Override a parameter of the coming run, as in `run`. Repeatable.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
     /// Only jobs of this node, or of one record: `node` or `node[record]`.
     #[arg(long, value_name = "JOB")]
     pub job: Option<String>,
     /// The cache [default: data/store in the project folder].
     #[arg(long, value_name = "DIR", env = "ECGPIPE_STORE")]
     pub store: Option<PathBuf>,
+    /// Never use the network.
+    #[arg(long)]
+    pub offline: bool,
     /// As JSON, with every field of every key.
     #[arg(long)]
     pub json: bool,
@@ -286,11 +297,50 @@ pub struct Infer {
 /// `ecgpipe trace`.
 #[derive(Debug, Args)]
 pub struct Trace {
-    /// A published file, for example `models/ecg_model.onnx`.
-    pub file: PathBuf,
-    /// A folder with the raw files, to verify their digests.
+    /// A published file whatever its name now, for example `models/ecg_model.onnx`; or an output of a run, for example
+    /// `train.model` or `windows.windows[100]`.
+    #[arg(value_name = "FILE|OUTPUT")]
+    pub what: String,
+    /// The run whose output it is: its id, a unique beginning of it, or `latest` [default: for a file the last run that
+    /// published it, else `latest`].
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+    /// Check everything on the way: the raw files (in DIR, else where the run's sources look now), and that every manifest
+    /// and blob is in the cache and leads to the next.
+    #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    pub verify: Option<Option<PathBuf>>,
+    /// Name every record and raw file.
+    #[arg(long)]
+    pub full: bool,
+    /// The cache [default: data/store in the project folder].
+    #[arg(long, value_name = "DIR", env = "ECGPIPE_STORE")]
+    pub store: Option<PathBuf>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ecgpipe reproduce`.
+#[derive(Debug, Args)]
+pub struct Reproduce {
+    /// The run: its id, a unique beginning of it, or `latest`.
+    #[arg(default_value = "latest")]
+    pub run: String,
+    /// Only these nodes and what they need. Repeatable.
+    #[arg(long = "target", value_name = "NODE")]
+    pub targets: Vec<String>,
+    /// Jobs at once [default: all cores].
+    #[arg(short, long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Keep the new cache in this folder.
     #[arg(long, value_name = "DIR")]
-    pub verify: Option<PathBuf>,
+    pub keep: Option<PathBuf>,
+    /// Compute even though raw files, code or parameters are known to be others.
+    #[arg(long)]
+    pub anyway: bool,
+    /// The cache that the run used [default: data/store in the project folder].
+    #[arg(long, value_name = "DIR", env = "ECGPIPE_STORE")]
+    pub store: Option<PathBuf>,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

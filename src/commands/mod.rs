@@ -7,6 +7,7 @@ mod explain;
 mod graph;
 mod mlflow;
 mod plan;
+mod reproduce;
 mod run;
 mod runs;
 mod stages;
@@ -118,7 +119,7 @@ pub fn dispatch(cli: Cli, wiring: &Wiring) -> ExitCode {
             Command::Run(args) => run::run(args, wiring),
             Command::Plan(args) => plan::plan(args, wiring),
             Command::Check(args) => check::check(args, wiring),
-            Command::Explain(args) => explain::explain(args),
+            Command::Explain(args) => explain::explain(args, wiring),
             Command::Stages(args) => stages::stages(args, wiring),
             Command::Graph(args) => graph::graph(args, wiring),
             Command::Runs(args) => runs::runs(args),
@@ -127,7 +128,8 @@ pub fn dispatch(cli: Cli, wiring: &Wiring) -> ExitCode {
                 print(&text);
                 Exit::Success
             }),
-            Command::Trace(args) => trace::trace(args),
+            Command::Trace(args) => trace::trace(args, wiring),
+            Command::Reproduce(args) => reproduce::reproduce(args, wiring),
             Command::Mlflow(args) => mlflow::mlflow(args),
         });
     let exit = result.unwrap_or_else(|failure| {

@@ -11,6 +11,7 @@
 //! | `sources.json` | digests and places of the raw files, by node and record |
 //! | `published.json` | the files that were given to people: path, digest of their bytes, and of the artifact |
 //! | `mlflow/` | the spool for the tracking server |
+//! | `published/` | of a point of a sweep: what its pipeline publishes, except what goes to `data/` |
 //!
 //! Times appear here and only here: never in an artifact.
 
@@ -62,6 +63,37 @@ pub struct RunFile {
     pub status: Option<RunStatus>,
     /// The sums.
     pub counts: Option<Counts>,
+    /// Which point of which sweep it is, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<SweepPoint>,
+}
+
+/// Which point of which sweep a run is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepPoint {
+    /// The sweep's name, the same in all its runs.
+    pub id: String,
+    /// Which point, from 1.
+    pub point: usize,
+    /// How many points the sweep has.
+    pub point_n: usize,
+    /// The swept parameters with their values at this point, in the order of the options.
+    pub varied: Vec<(String, String)>,
+}
+
+impl SweepPoint {
+    /// `train.epochs=10 train.learning_rate=0.001`.
+    #[must_use]
+    pub fn values(&self) -> String {
+        let pairs: Vec<String> = self.varied.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        pairs.join(" ")
+    }
+
+    /// `point 3 of 8: train.epochs=10`.
+    #[must_use]
+    pub fn title(&self) -> String {
+        format!("point {} of {}: {}", self.point, self.point_n, self.values())
+    }
 }
 
 /// One entry of `jobs.json`.
@@ -92,7 +124,10 @@ pub struct RawFileFacts {
     pub path: PathBuf,
 }
 
-/// One entry of `published.json`.
+/// What a run published.
+pub const PUBLISHED_FILE: &str = "published.json";
+
+/// One entry of [`PUBLISHED_FILE`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedEntry {
     /// Relative to the project folder.
@@ -111,6 +146,9 @@ pub struct PublishedEntry {
     /// Its key.
     pub key: Key,
 }
+
+/// Where a point of a sweep publishes, in its run folder.
+pub const PUBLISHED_FOLDER: &str = "published";
 
 /// The version of the files in a run folder.
 pub const FORMAT: u32 = 1;
@@ -339,6 +377,7 @@ mod tests {
             ended_ms: None,
             status: None,
             counts: None,
+            sweep: None,
         }
     }
 
