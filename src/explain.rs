@@ -97,7 +97,11 @@ pub fn distance(old: &[KeyField], new: &[KeyField]) -> usize {
 }
 
 /// Calls `differs` for each field that differs; both lists are sorted by name, as every key's are.
-fn walk<'a>(old: &'a [KeyField], new: &'a [KeyField], mut differs: impl FnMut(Option<&'a KeyField>, Option<&'a KeyField>)) {
+fn walk<'a>(
+    old: &'a [KeyField],
+    new: &'a [KeyField],
+    mut differs: impl FnMut(Option<&'a KeyField>, Option<&'a KeyField>),
+) {
     let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
     loop {
         let order = match (old.peek(), new.peek()) {
@@ -191,7 +195,8 @@ impl fmt::Display for Why {
             Self::Damaged { message } => formatter.write_str(message),
             Self::Lost => formatter.write_str("its result was lost and is needed again"),
             Self::Changed { differences, causes } => {
-                let one_input = causes.is_empty() && differences.iter().filter(|one| one.is_changed_input()).count() == 1;
+                let one_input =
+                    causes.is_empty() && differences.iter().filter(|one| one.is_changed_input()).count() == 1;
                 let (inputs, own): (Vec<&Difference>, Vec<&Difference>) =
                     differences.iter().partition(|one| one.field.starts_with("input.") && !one_input);
                 let named = |filter: fn(&Difference) -> bool, plural: &str, singular: &str| {

@@ -134,7 +134,12 @@ impl History {
     }
 
     /// The earlier key that differs in the fewest fields; of equals, the latest.
-    fn nearest<'a>(&self, store: &Store, fields: &[KeyField], earlier: &'a [Earlier]) -> Option<(&'a Earlier, Manifest)> {
+    fn nearest<'a>(
+        &self,
+        store: &Store,
+        fields: &[KeyField],
+        earlier: &'a [Earlier],
+    ) -> Option<(&'a Earlier, Manifest)> {
         let mut best: Option<(usize, &Earlier, Manifest)> = None;
         for (idx, candidate) in earlier.iter().take(MOST_KEYS_N).enumerate() {
             // The latest is always read: it is the one that a miss has had to cost so far.
@@ -182,18 +187,22 @@ impl History {
         old: Digest,
         visited: &mut BTreeSet<(Key, Digest)>,
     ) -> Vec<Cause> {
-        let known = self.state().explained.get(&giver.key).and_then(|explained| {
-            explained.earlier_outputs.contains(&old).then(|| Vec::clone(&explained.causes))
-        });
+        let known = self
+            .state()
+            .explained
+            .get(&giver.key)
+            .and_then(|explained| explained.earlier_outputs.contains(&old).then(|| Vec::clone(&explained.causes)));
         if let Some(known) = known {
             return known;
         }
         let record = giver.job.record.as_ref();
-        let earlier = self.earlier(asked.store, &giver.stage, record).iter().find(|earlier| earlier.outputs.contains(&old));
+        let earlier =
+            self.earlier(asked.store, &giver.stage, record).iter().find(|earlier| earlier.outputs.contains(&old));
         let Some(earlier) = earlier else { return Vec::new() };
         if earlier.key == giver.key {
             let field = "output".to_owned();
-            let difference = Difference { field, old: Some(old.to_hex()), new: Some("other bytes of one key".to_owned()) };
+            let difference =
+                Difference { field, old: Some(old.to_hex()), new: Some("other bytes of one key".to_owned()) };
             return vec![Cause { job: giver.job.clone(), difference }];
         }
         let before = self.read(asked.store, &earlier.key);
@@ -295,9 +304,8 @@ fn folders(runs: &Path, pipeline: &str) -> Vec<PathBuf> {
     // Ids begin with the time.
     names.sort_by(|a, b| b.cmp(a));
     let folders = names.into_iter().map(|name| runs.join(name));
-    let of_pipeline = |folder: &PathBuf| {
-        run_folder::read::<RunFile>(folder, "run.json").is_ok_and(|run| run.pipeline == pipeline)
-    };
+    let of_pipeline =
+        |folder: &PathBuf| run_folder::read::<RunFile>(folder, "run.json").is_ok_and(|run| run.pipeline == pipeline);
     let (own, others): (Vec<PathBuf>, Vec<PathBuf>) = folders.partition(of_pipeline);
     own.into_iter().chain(others).collect()
 }

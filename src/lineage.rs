@@ -243,10 +243,8 @@ impl<'a> Lineage<'a> {
 
     /// The fields that a job's key must have, but for the versions of the kinds.
     fn fields(&self, node: &RecordedNode, job: &JobFile) -> Vec<KeyField> {
-        let mut fields = BTreeMap::from([
-            ("stage".to_owned(), node.uses.clone()),
-            ("code".to_owned(), node.code.clone()),
-        ]);
+        let mut fields =
+            BTreeMap::from([("stage".to_owned(), node.uses.clone()), ("code".to_owned(), node.code.clone())]);
         fields.extend(flattened(&node.params).into_iter().map(|(path, value)| (format!("param.{path}"), value)));
         if node.seeded {
             fields.insert("seed".to_owned(), self.plan.seed.to_string());
@@ -353,9 +351,8 @@ mod tests {
 
     fn sources() -> SourcesFile {
         let file = |record: &str| RawFileFacts { digest: Digest::of(record.as_bytes()), path: record.into() };
-        let record = |record: &str| {
-            (RecordId::new(record).unwrap(), BTreeMap::from([(format!("{record}.txt"), file(record))]))
-        };
+        let record =
+            |record: &str| (RecordId::new(record).unwrap(), BTreeMap::from([(format!("{record}.txt"), file(record))]));
         BTreeMap::from([("read".to_owned(), BTreeMap::from([record("a"), record("b")]))])
     }
 
@@ -425,9 +422,11 @@ mod tests {
 
     #[test]
     fn outputs_are_named_in_both_ways() {
-        let parsed = |text: &str| parse_output(text).map(|(node, port, record)| {
-            format!("{node} {port} {}", record.map(|record| record.to_string()).unwrap_or_default())
-        });
+        let parsed = |text: &str| {
+            parse_output(text).map(|(node, port, record)| {
+                format!("{node} {port} {}", record.map(|record| record.to_string()).unwrap_or_default())
+            })
+        };
         assert_eq!(parsed("windows.windows[100]").as_deref(), Some("windows windows 100"));
         assert_eq!(parsed("windows[100].windows").as_deref(), Some("windows windows 100"));
         assert_eq!(parsed("export.onnx").as_deref(), Some("export onnx "));

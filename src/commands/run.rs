@@ -32,8 +32,8 @@ use crate::{
         mlflow::Settings,
         mlflow_run::{DatasetFacts, FINISH_DEADLINE, MlflowRun, Sending},
         run_folder::{
-            FORMAT, JobFile, MetricLog, PUBLISHED_FILE, PUBLISHED_FOLDER, PublishedEntry, RawFileFacts, RunFile, RunFolder,
-            SourcesFile, SweepPoint, now_ms,
+            FORMAT, JobFile, MetricLog, PUBLISHED_FILE, PUBLISHED_FOLDER, PublishedEntry, RawFileFacts, RunFile,
+            RunFolder, SourcesFile, SweepPoint, now_ms,
         },
     },
     utc::Utc,
@@ -60,9 +60,15 @@ pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
         cancel: cancel_on_signal(),
     };
     if args.dry_run {
-        let tell = |event: Event| hear(&session.console, &event);
+        // People get the table of `ecgpipe plan` instead of a line for each event.
+        let tell = |event: Event| {
+            if args.json {
+                hear(&session.console, &event);
+            }
+        };
         let report = session.engine(&plan, selected, force, true, &tell).map_err(engine_failure)?;
         tell(Event::Finished { status: report.status, counts: report.counts });
+        session.say(super::plan::outlook(&plan, &report).trim_end());
         session.say(&format!("dry run: {} cached, {} to compute", report.counts.hits, report.counts.skipped));
         return Ok(Exit::Success);
     }
@@ -153,6 +159,7 @@ impl Session<'_> {
     /// Runs a plan with its run folder, its trackers and its publication.
     pub(super) fn run(&self, one: OneRun<'_>) -> Result<RunEnd, Failure> {
         let OneRun { plan, file, sets, selected, force, sweep } = one;
+        refuse_targets_in_store(plan, self.store)?;
         let listeners = Listeners::new();
         listeners.add(Arc::clone(&self.console));
         let tell = |event: Event| listeners.tell(&event);
@@ -245,7 +252,9 @@ impl Session<'_> {
     ) -> Result<Vec<(String, PathBuf)>, String> {
         for _ in 0..MOST_REPAIRS_N {
             match publish_all(plan, report, folder, self.store, tell) {
-                Err(error @ PublishError::Read { source: ReadError::Missing { .. } | ReadError::Damaged { .. }, .. }) => {
+                Err(
+                    error @ PublishError::Read { source: ReadError::Missing { .. } | ReadError::Damaged { .. }, .. },
+                ) => {
                     tell(Event::Warning { job: None, text: format!("{error}; it is computed again") });
                 }
                 other => return other.map_err(|error| error.to_string()),
@@ -273,6 +282,19 @@ impl Session<'_> {
             }
         }
         publish_all(plan, report, folder, self.store, tell).map_err(|error| error.to_string())
+    }
+}
+
+/// The usual place of the cache is refused when the pipeline is checked; another is known only here.
+fn refuse_targets_in_store(plan: &Plan, store: &Store) -> Result<(), Failure> {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let root = absolute(store.root());
+    match plan.publish().iter().find(|entry| absolute(Path::new(&entry.target)).starts_with(&root)) {
+        None => Ok(()),
+        Some(entry) => {
+            let message = format!("publish `{}` would lie in the cache {}", entry.target, store.root().display());
+            Err(Failure::usage(message).help("publish it elsewhere, or choose another folder with `--store`"))
+        }
     }
 }
 

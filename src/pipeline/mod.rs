@@ -243,6 +243,12 @@ pub(crate) const PIPELINE_KEYS: [&str; 6] = ["name", "extends", "seed", "trackin
 const TRACKING_KEYS: [&str; 3] = ["experiment", "uri", "registered_model"];
 const STAGE_KEYS: [&str; 3] = ["uses", "in", "with"];
 
+/// Folders of the project that nothing is published into, each with what is wrong with it.
+const TAKEN_FOLDERS: [(&str, &str); 2] = [
+    ("runs", "lies in `runs/`, where ecgpipe records its runs"),
+    ("data/store", "lies in `data/store/`, which is the cache"),
+];
+
 /// What inputs and targets take, for messages.
 const OUTPUT: &str = "an output, written `node.port`";
 
@@ -476,6 +482,10 @@ impl Form {
         let parts = written.text.split('/').filter(|part| !part.is_empty() && *part != ".");
         let target = parts.collect::<Vec<_>>().join("/");
         let problem = problem.or_else(|| target.is_empty().then_some("is the project folder itself"));
+        let problem = problem.or_else(|| {
+            let taken = TAKEN_FOLDERS.iter().find(|(folder, _)| Path::new(&target).starts_with(folder));
+            taken.map(|(_, problem)| *problem)
+        });
         if let Some(problem) = problem {
             let message = format!("the target `{}` {problem}", written.text);
             let help =

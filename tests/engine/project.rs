@@ -12,10 +12,11 @@ use std::{
 };
 
 use ecgpipe::{
-    digest::{Digest, Key},
-    engine::{self, EngineError, Request, RunReport},
-    event::{Counts, Event, JobName, RunStatus},
+    digest::Digest,
+    engine::{self, Asked, EngineError, Request, RunReport},
+    event::{Counts, Event, RunStatus},
     expand::Surroundings,
+    history::History,
     pipeline,
     plan::{Plan, plan},
     store::Store,
@@ -61,14 +62,12 @@ pub(crate) struct Options {
     pub(crate) dry_run: bool,
     /// The run is cancelled as soon as a job of this name starts.
     pub(crate) cancel_at: Option<&'static str>,
-    /// The keys that misses are explained against.
-    pub(crate) previous: BTreeMap<JobName, Key>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        let (force, targets, previous) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Self { jobs: 2, force, targets, keep_going: false, dry_run: false, cancel_at: None, previous }
+        let (force, targets) = (Vec::new(), Vec::new());
+        Self { jobs: 2, force, targets, keep_going: false, dry_run: false, cancel_at: None }
     }
 }
 
@@ -154,6 +153,10 @@ impl Project {
 
     pub(crate) fn data_folder(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    pub(crate) fn runs_folder(&self) -> PathBuf {
+        self.folder.path().join("runs")
     }
 
     pub(crate) fn store_folder(&self) -> PathBuf {
@@ -243,7 +246,8 @@ impl Project {
             events.lock().unwrap().push(event);
         };
         let surroundings = Surroundings { data_folder: self.data_folder(), shared_data: None, offline: true };
-        let previous = |job: &JobName| options.previous.get(job).copied();
+        let history = History::new(&self.runs_folder(), plan.name());
+        let previous = |asked: &Asked<'_>| Some(history.why(asked));
         let request = Request {
             plan: &plan,
             registry: &stages::registry(&self.codes),
