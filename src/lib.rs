@@ -17,13 +17,14 @@
 //! | `store` | `digest`, `whole_file` |
 //! | `pipeline` | `diagnostic` |
 //! | `plan` | `pipeline`, `diagnostic` |
+//! | `sweep` | `plan`, `pipeline`, `diagnostic`, `digest`, `event` |
 //! | `schema`, `graph` | `plan`, `pipeline`, `diagnostic` |
 //! | `hot` | `digest`, `store` |
 //! | `expand` | `plan`, `schedule`, `event` |
 //! | `job`, `key` | each other, `expand`, `hot`, `store`, `digest`, `event` |
 //! | `publish` | `store`, `digest`, `whole_file` |
 //! | `engine` | all of the above |
-//! | `track` | `event`, `digest`, `explain`, `git`, `pipeline`, `utc` |
+//! | `track` | `event`, `digest`, `explain`, `git`, `pipeline`, `sweep`, `utc` |
 //! | `cli` | nothing of ours |
 //! | `commands` | everything |
 //!
@@ -48,6 +49,7 @@ pub mod publish;
 pub mod schedule;
 pub mod schema;
 pub mod store;
+pub mod sweep;
 pub mod track;
 pub mod utc;
 pub mod whole_file;
