@@ -23,6 +23,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a pipeline; only what changed is computed.
     Run(Run),
+    /// Run a pipeline once for every combination of some parameters; what the runs share is computed once.
+    Sweep(Sweep),
     /// Show the jobs of a pipeline and which of them would be computed, and why.
     Plan(PlanArgs),
     /// Check a pipeline file without running anything; all errors at once.
@@ -99,6 +101,48 @@ pub struct Run {
     #[arg(short, long, conflicts_with = "json")]
     pub quiet: bool,
     /// Events as JSON lines on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ecgpipe sweep`.
+#[derive(Debug, Args)]
+pub struct Sweep {
+    /// The pipeline file.
+    pub pipeline: PathBuf,
+    /// A parameter and its values, with commas between: `train.epochs=5,10`. A list is one value (`x.y=[1,2],[3]`), and so
+    /// is text in quotes. One value holds for all points. Repeatable: every combination is a point.
+    #[arg(long = "set", value_name = "KEY=VALUE,VALUE")]
+    pub sets: Vec<String>,
+    /// Every point once for each seed: `1..5` (both ends included) or `1,4,7`.
+    #[arg(long, value_name = "SEEDS")]
+    pub seeds: Option<String>,
+    /// The first values of all lists make a point, the second ones another, instead of every combination.
+    #[arg(long)]
+    pub zip: bool,
+    /// How.
+    #[command(flatten)]
+    pub work: WorkArgs,
+    /// Only say what would be computed for all points together, and why.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Stop at the first point that fails.
+    #[arg(long)]
+    pub fail_fast: bool,
+    /// Rank the points, best first: a metric, with `:min` or `:max` where its name does not tell which is better.
+    #[arg(long, value_name = "METRIC")]
+    pub sort: Option<String>,
+    /// Show these metrics in the table. Repeatable.
+    #[arg(long = "metric", value_name = "METRIC")]
+    pub metrics: Vec<String>,
+    /// At the end, run the point that is best by this metric once more as `ecgpipe run` does, which publishes its files;
+    /// everything is found in the cache. Without it, each point's files stay in its run folder.
+    #[arg(long, value_name = "METRIC", conflicts_with_all = ["dry_run"])]
+    pub publish_best: Option<String>,
+    /// Warnings and failures only.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The table as JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -196,14 +240,10 @@ pub struct Graph {
 #[derive(Debug, Subcommand)]
 pub enum Runs {
     /// All runs, oldest first.
-    List {
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// One run: parameters, metrics, what was computed.
+    List(RunsList),
+    /// One run: parameters, metrics, what was computed and published; or the points of a sweep.
     Show {
-        /// Id, unique beginning, or `latest`.
+        /// Id, unique beginning, or `latest`; or the id of a sweep.
         #[arg(default_value = "latest")]
         run: String,
         /// As JSON.
@@ -220,6 +260,30 @@ pub enum Runs {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// `ecgpipe runs list`.
+#[derive(Debug, Args)]
+pub struct RunsList {
+    /// By what: a metric, a parameter, or a column as `started` or `seconds`; the highest comes last.
+    #[arg(long, value_name = "NAME", default_value = "started")]
+    pub sort: String,
+    /// The highest first.
+    #[arg(long)]
+    pub desc: bool,
+    /// Only runs for which this holds: `train.epochs>=10`, `test/accuracy>0.9`, `status=finished`, `sweep=ID`. Operators are
+    /// `=`, `!=`, `<`, `<=`, `>` and `>=`. A run without the value is left out. Repeatable: all must hold.
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub conditions: Vec<String>,
+    /// What to show instead of the usual columns: metrics, parameters and columns, with commas between.
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    pub columns: Vec<String>,
+    /// Only so many: the last ones, or with `--desc` the first.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `ecgpipe cache`.

@@ -18,6 +18,7 @@
 //! | `store` | `digest`, `whole_file` |
 //! | `pipeline` | `diagnostic` |
 //! | `plan` | `pipeline`, `diagnostic` |
+//! | `sweep` | `plan`, `pipeline`, `diagnostic`, `digest`, `event` |
 //! | `schema`, `graph` | `plan`, `pipeline`, `diagnostic` |
 //! | `hot` | `digest`, `store` |
 //! | `expand` | `plan`, `schedule`, `event` |
@@ -26,7 +27,7 @@
 //! | `engine` | all of the above |
 //! | `history` | `engine`, `store`, `explain`, `event`, `digest`, `track` |
 //! | `lineage` | `store`, `explain`, `event`, `digest`, `track` |
-//! | `track` | `event`, `digest`, `explain`, `git`, `pipeline`, `utc` |
+//! | `track` | `event`, `digest`, `explain`, `git`, `pipeline`, `sweep`, `utc` |
 //! | `cli` | nothing of ours |
 //! | `commands` | everything |
 //!
@@ -53,6 +54,7 @@ pub mod publish;
 pub mod schedule;
 pub mod schema;
 pub mod store;
+pub mod sweep;
 pub mod track;
 pub mod utc;
 pub mod whole_file;

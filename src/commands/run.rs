@@ -75,7 +75,7 @@ pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
     let file = args.pipeline.pipeline.as_path();
     let ended = session.run(OneRun { plan: &plan, file, sets: &args.pipeline.sets, selected, force, sweep: None })?;
     if let Some(sending) = ended.sending {
-        sending.finish(FINISH_DEADLINE, &|event| hear(&session.console, &event));
+        hear(&session.console, &sending.finish(FINISH_DEADLINE).event());
     }
     if let Some(failure) = ended.failure {
         return Err(failure);
@@ -114,6 +114,7 @@ pub(super) struct OneRun<'a> {
 
 /// What a run left behind.
 pub(super) struct RunEnd {
+    pub(super) id: String,
     pub(super) folder: PathBuf,
     pub(super) status: RunStatus,
     pub(super) counts: Counts,
@@ -151,7 +152,7 @@ impl Session<'_> {
     }
 
     pub(super) fn say(&self, text: &str) {
-        if self.verbosity == Verbosity::Normal {
+        if self.verbosity.has_progress() {
             eprintln!("{text}");
         }
     }
@@ -225,6 +226,7 @@ impl Session<'_> {
         });
         let failure = failure.map(|message| report.err().map_or_else(|| Failure::environment(message), engine_failure));
         Ok(RunEnd {
+            id: folder.run().id.clone(),
             folder: folder.path().to_owned(),
             status,
             counts,
@@ -574,6 +576,10 @@ fn dataset_facts(plan: &Plan, report: &RunReport) -> Option<DatasetFacts> {
     })
 }
 
+/// The metrics that say how a run came out, where a pipeline has them.
+pub(super) const HEADLINE: [&str; 7] =
+    ["test/accuracy", "test/macro_f1_nsvf", "test/f1_n", "test/f1_s", "test/f1_v", "test/f1_f", "test_all/f1_q"];
+
 fn summary(
     status: RunStatus,
     counts: &Counts,
@@ -583,9 +589,7 @@ fn summary(
     points: &[MetricPoint],
 ) -> String {
     let mut text = String::new();
-    let shown =
-        ["test/accuracy", "test/macro_f1_nsvf", "test/f1_n", "test/f1_s", "test/f1_v", "test/f1_f", "test_all/f1_q"];
-    let values: Vec<String> = shown
+    let values: Vec<String> = HEADLINE
         .iter()
         .filter_map(|key| points.iter().find(|point| point.key == *key))
         .map(|point| {
@@ -612,13 +616,13 @@ fn summary(
 }
 
 /// `20261123-064500`, UTC.
-fn timestamp(at_ms: i64) -> String {
+pub(super) fn timestamp(at_ms: i64) -> String {
     let Utc { year, month, day, hour, minute, second, .. } = Utc::from_ms(at_ms);
     format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}")
 }
 
-/// Unique for this run: only a name, never part of a result.
-fn unique_id(pipeline: &str) -> String {
+/// Unique for this run or sweep: only a name, never part of a result.
+pub(super) fn unique_id(pipeline: &str) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let cwd = std::env::current_dir().unwrap_or_default();
     let text = format!("{pipeline}\n{}\n{}\n{}", now.as_nanos(), std::process::id(), cwd.display());

@@ -32,6 +32,7 @@ use crate::{
     event::{Counts, Event, JobName, RunStatus},
     explain::Why,
     git::GitState,
+    sweep::values,
 };
 
 /// `run.json`.
@@ -85,8 +86,7 @@ impl SweepPoint {
     /// `train.epochs=10 train.learning_rate=0.001`.
     #[must_use]
     pub fn values(&self) -> String {
-        let pairs: Vec<String> = self.varied.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        pairs.join(" ")
+        values(&self.varied)
     }
 
     /// `point 3 of 8: train.epochs=10`.
@@ -305,6 +305,19 @@ impl Listener for MetricLog {
             points.insert((point.key.clone(), point.step), point.value);
         }
     }
+}
+
+/// The value of each metric at its last step.
+#[must_use]
+pub fn last_values(points: &[MetricPoint]) -> BTreeMap<String, f64> {
+    let mut last: BTreeMap<&str, (i64, f64)> = BTreeMap::new();
+    for point in points {
+        let entry = last.entry(&point.key).or_insert((point.step, point.value));
+        if point.step >= entry.0 {
+            *entry = (point.step, point.value);
+        }
+    }
+    last.into_iter().map(|(key, (_, value))| (key.to_owned(), value)).collect()
 }
 
 /// Milliseconds since 1970.

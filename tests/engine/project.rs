@@ -232,7 +232,10 @@ impl Project {
     }
 
     pub(crate) fn try_run(&self, options: &Options, store: &Path) -> Result<Ran, EngineError> {
-        let plan = self.plan();
+        self.run_plan(&self.plan(), options, store)
+    }
+
+    pub(crate) fn run_plan(&self, plan: &Plan, options: &Options, store: &Path) -> Result<Ran, EngineError> {
         let store = Store::open(store)?;
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let selected = plan.select(&owned(&options.targets)).unwrap();
@@ -249,7 +252,7 @@ impl Project {
         let history = History::new(&self.runs_folder(), plan.name());
         let previous = |asked: &Asked<'_>| Some(history.why(asked));
         let request = Request {
-            plan: &plan,
+            plan,
             registry: &stages::registry(&self.codes),
             store: &store,
             surroundings: &surroundings,
