@@ -23,6 +23,7 @@
 //! | `hot` | `digest`, `store` |
 //! | `expand` | `plan`, `schedule`, `event` |
 //! | `job`, `key` | each other, `expand`, `hot`, `store`, `digest`, `event` |
+//! | `plugin` | `diagnostic`, `digest`, `job`, `pipeline` |
 //! | `publish` | `store`, `digest`, `whole_file` |
 //! | `engine` | all of the above |
 //! | `history` | `engine`, `store`, `explain`, `event`, `digest`, `track` |
@@ -50,6 +51,7 @@ pub mod key;
 pub mod lineage;
 pub mod pipeline;
 pub mod plan;
+pub mod plugin;
 pub mod publish;
 pub mod schedule;
 pub mod schema;

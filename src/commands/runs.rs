@@ -24,7 +24,7 @@ use crate::{
     diagnostic::{list as in_words, suggest},
     digest::Digest,
     event::{Event, JobName},
-    track::run_folder::{self, JobFile, RunFile, last_values},
+    track::run_folder::{self, JobFile, RunFile, SourcesFile, last_values},
     utc::Utc,
 };
 
@@ -608,9 +608,9 @@ fn differing_metrics(a: &BTreeMap<String, f64>, b: &BTreeMap<String, f64>) -> Ve
 
 /// Digests of the raw files, by name.
 fn raw_files(recorded: &Recorded) -> BTreeMap<String, String> {
-    type Sources = Vec<BTreeMap<String, BTreeMap<String, String>>>;
-    let sources: Sources = run_folder::read(&recorded.folder, "sources.json").unwrap_or_default();
-    sources.into_iter().flat_map(BTreeMap::into_values).flatten().collect()
+    let sources: SourcesFile = run_folder::read(&recorded.folder, "sources.json").unwrap_or_default();
+    let files = sources.into_values().flat_map(BTreeMap::into_values).flatten();
+    files.map(|(name, facts)| (name, facts.digest.to_hex())).collect()
 }
 
 fn node_differences(a: &Recorded, b: &Recorded, params: &Differing) -> Vec<NodeDifference> {

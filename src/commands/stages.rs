@@ -5,11 +5,17 @@ use crate::{cli::Stages, diagnostic::nearest, schema};
 
 pub(super) fn stages(args: &Stages, wiring: &Wiring) -> Result<Exit, Failure> {
     let registry = &wiring.registry;
+    for (name, why) in registry.refused() {
+        eprintln!("warning: the plugin `{name}` cannot be used\n{why}");
+    }
     if args.schema {
         print_json(&schema::pipeline_schema(registry));
     } else if args.catalogue {
         print(&schema::stage_catalogue(registry));
     } else if let Some(name) = &args.name {
+        if let Some(why) = registry.refused().get(name) {
+            return Err(Failure::usage(why));
+        }
         let Some(stage) = registry.get(name) else {
             let known: Vec<&str> = registry.iter().map(|stage| stage.spec().name).collect();
             let failure = Failure::usage(format!("there is no stage `{name}`"));
