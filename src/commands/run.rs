@@ -21,7 +21,7 @@ use crate::{
     git,
     plan::Plan,
     publish::{Publication, publish},
-    store::{OutputName, Store},
+    store::Store,
     track::{
         Listeners,
         console::{Console, Verbosity},
@@ -106,7 +106,7 @@ pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
     let mut published = Vec::new();
     let mut failure = report.as_ref().err().map(|error| chain(error));
     if let Ok(report) = &report {
-        folder.write("jobs.json", &job_files(&plan, report))?;
+        folder.write_list("jobs.json", job_files(&plan, report))?;
         folder.write("sources.json", &report.raw.values().collect::<Vec<_>>())?;
         if report.status == RunStatus::Finished {
             match publish_all(&plan, report, &folder, &store, &tell) {
@@ -199,7 +199,7 @@ fn flattened_params(plan: &Plan) -> BTreeMap<String, String> {
     params
 }
 
-fn job_files(plan: &Plan, report: &RunReport) -> Vec<JobFile> {
+fn job_files(plan: &Plan, report: &RunReport) -> impl Iterator<Item = JobFile> {
     let file = |job: &crate::engine::JobReport| JobFile {
         job: job.name.clone(),
         uses: plan.nodes()[job.node_idx].uses.clone(),
@@ -207,7 +207,7 @@ fn job_files(plan: &Plan, report: &RunReport) -> Vec<JobFile> {
         why: job.why.clone(),
         outputs: job.outputs.iter().map(|(name, output)| (name.as_str().to_owned(), output.digest)).collect(),
     };
-    report.jobs.iter().map(file).collect()
+    report.jobs.iter().map(file)
 }
 
 fn publish_all(
@@ -223,7 +223,7 @@ fn publish_all(
         let port = node.output(&entry.port).expect("a plan publishes only outputs that there are");
         let provenance = ProvenanceMaker { plan, report, run: folder.run(), node_idx: entry.node_idx };
         for job in report.jobs.iter().filter(|job| job.node_idx == entry.node_idx) {
-            let Some(output) = job.outputs.get(&OutputName::new(entry.port.as_str())) else { continue };
+            let Some(output) = job.outputs.get(&entry.port) else { continue };
             publications.push(Publication {
                 target: &entry.target,
                 folder: entry.folder,
@@ -269,8 +269,8 @@ impl ProvenanceMaker<'_> {
         let mut sources: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
         for records in upstream.iter().filter_map(|node_idx| self.report.raw.get(node_idx)) {
             // A per-record artifact depends on its own record only.
-            let records =
-                records.iter().filter(|(record, _)| job.name.record.as_ref().is_none_or(|own| own == *record));
+            let own = |record| records.get_key_value(record).into_iter().collect::<Vec<_>>();
+            let records = job.name.record.as_ref().map_or_else(|| records.iter().collect(), own);
             for (record, files) in records {
                 let files = files.iter().map(|(name, digest)| (name.clone(), digest.to_hex()));
                 sources.entry(record.to_string()).or_default().extend(files);
