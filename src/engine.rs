@@ -336,7 +336,9 @@ impl Coordinator<'_> {
                             cpu_ms: manifest.cpu_ms,
                             bytes: manifest.outputs.values().map(|output| output.size).sum(),
                         });
+                        let fresh: Vec<Digest> = manifest.outputs.values().map(|output| output.digest).collect();
                         self.finish(id, manifest, &hot);
+                        fresh.into_iter().for_each(|digest| hot.release(digest));
                     }
                     Outcome::Found(manifest) => {
                         let points = self.stored_metrics(id, &manifest).unwrap_or_else(|text| {

@@ -37,8 +37,16 @@ pub enum LoadError {
 }
 
 impl HotArtifacts {
-    /// Holds a fresh artifact if there is room.
-    pub fn keep(&self, output: &OutputRef, artifact: Artifact) {
+    /// Holds a fresh artifact, if there is room, on behalf of whoever made it: it stays until [`HotArtifacts::release`], which
+    /// its maker calls once it is known who will read it. Without that, the last reader of equal bytes that another job
+    /// gave could take it away in between.
+    pub fn keep_fresh(&self, output: &OutputRef, artifact: Artifact) {
+        self.expect_readers(output.digest, 1);
+        self.keep(output, artifact);
+    }
+
+    /// Holds an artifact if there is room.
+    fn keep(&self, output: &OutputRef, artifact: Artifact) {
         if self.held_bytes.load(Ordering::Relaxed) + output.size <= CAPACITY_BYTES
             && self.artifacts.insert(output.digest, (artifact, output.size)).is_none()
         {
@@ -50,8 +58,6 @@ impl HotArtifacts {
     pub fn expect_readers(&self, digest: Digest, reader_n: usize) {
         if reader_n > 0 {
             *self.readers.entry(digest).or_insert(0) += reader_n;
-        } else if !self.readers.contains_key(&digest) {
-            self.drop_artifact(digest);
         }
     }
 

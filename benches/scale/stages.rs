@@ -4,7 +4,11 @@
 //! The pipeline has five stages a record and both shapes that join records: a stage that gathers all of them, and one whose
 //! single result spreads over all of them again.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use ecgpipe_sdk::{
@@ -49,6 +53,13 @@ pub(crate) fn raw_text(record_idx: usize, version: usize) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
+static DECODED_N: AtomicU64 = AtomicU64::new(0);
+
+/// How many texts were decoded so far.
+pub(crate) fn decoded_n() -> u64 {
+    DECODED_N.load(Ordering::Relaxed)
+}
+
 /// A text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Text(String);
@@ -64,6 +75,7 @@ impl Kind for Text {
     }
 
     fn decode(bytes: &Bytes) -> Result<Self, KindError> {
+        DECODED_N.fetch_add(1, Ordering::Relaxed);
         let text = String::from_utf8(bytes.to_vec());
         text.map(Self).map_err(|error| KindError::Invalid { kind: Self::NAME, message: error.to_string() })
     }
