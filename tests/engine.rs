@@ -20,7 +20,7 @@ use ecgpipe::{
     engine::EngineError,
     event::{Event, RunStatus},
     publish::{Publication, PublishError, PublishedFile, publish},
-    store::{OutputName, Store},
+    store::Store,
 };
 use ecgpipe_sdk::{KindSpec, NamedFile, Onnx, Provenance, kinds::Files};
 use project::{ALL_BODIES, Options, PIPELINE, Project};
@@ -822,7 +822,7 @@ impl Published {
 
     fn publication<'a>(&'a self, job: &str, port: &str, kind: KindSpec, target: &'a str) -> Publication<'a> {
         let job = self.ran.report.jobs.iter().find(|report| report.name.to_string() == job).unwrap();
-        let output = &job.outputs[&OutputName::new(port)];
+        let output = job.outputs.get(port).unwrap();
         let provenance = Provenance {
             format: Provenance::FORMAT,
             pipeline: "texts".to_owned(),

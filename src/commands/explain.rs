@@ -113,7 +113,7 @@ fn coming(pipeline: &PipelineArgs, args: &Explain, store: &Store, wiring: &Wirin
     let (_, plan) = load(pipeline, &wiring.registry)?;
     let report = dry_run(&plan, &wiring.registry, store, &surroundings(args.offline), &[], &[])?;
     let known = report.jobs.into_iter().map(|job| {
-        let outputs = job.outputs.into_iter().map(|(name, output)| (name.as_str().to_owned(), output.digest));
+        let outputs = job.outputs.iter().map(|(name, output)| (name.as_str().to_owned(), output.digest));
         (job.node_idx, explanation(job.name, String::new(), Some(job.key), job.why, outputs.collect()))
     });
     let waiting = report

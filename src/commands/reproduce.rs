@@ -290,8 +290,7 @@ fn differing(plan: &Plan, jobs: &[&JobFile], report: &RunReport) -> Vec<Differin
     for job in ordered {
         let new = derived.get(&job.job);
         for (port, &digest) in &job.outputs {
-            let derived =
-                new.and_then(|new| new.outputs.get(&OutputName::new(port.as_str()))).map(|output| output.digest);
+            let derived = new.and_then(|new| new.outputs.get(port)).map(|output| output.digest);
             if derived != Some(digest) {
                 // A key is made of all that goes into a job, so equal keys mean equal inputs, code and parameters.
                 let same_inputs = new.is_some_and(|new| new.key == job.key);

@@ -19,13 +19,14 @@ use crate::{
     cli::{Run, WorkArgs},
     digest::Digest,
     engine::{EngineError, JobReport, Request, RunReport, run as run_engine},
-    event::{Counts, Event, RunStatus},
+    event::{Counts, Event, JobName, RunStatus},
     expand::Surroundings,
+    explain::Why,
     git,
     lineage::output_name,
     plan::{Edge, Plan},
     publish::{Publication, PublishError, publish, publish_copies},
-    store::{OutputName, ReadError, Store},
+    store::{ReadError, Store},
     track::{
         Listener, Listeners,
         console::{Console, Verbosity},
@@ -197,14 +198,13 @@ impl Session<'_> {
         let mut published = Vec::new();
         let mut failure = report.as_ref().err().map(|error| chain(error));
         if let Ok(report) = &mut report {
-            folder.write("jobs.json", &job_files(plan, report))?;
+            folder.write_list("jobs.json", job_files(plan, report))?;
             folder.write("sources.json", &sources_file(plan, report))?;
             if report.status == RunStatus::Finished {
                 match self.publish(plan, &selected, report, &folder, &tell) {
                     Ok(files) => published = files,
                     Err(message) => failure = Some(message),
                 }
-                folder.write("jobs.json", &job_files(plan, report))?;
             }
         }
         let (status, counts) = match &report {
@@ -279,6 +279,7 @@ impl Session<'_> {
             };
             let again = self.engine(plan, selected.clone(), BTreeSet::new(), false, &tell_new);
             *report = both(report, again.map_err(|error| chain(&error))?);
+            folder.write_list("jobs.json", job_files(plan, report)).map_err(|error| error.to_string())?;
             if report.status != RunStatus::Finished {
                 return Err("a result was lost and could not be computed again".to_owned());
             }
@@ -302,9 +303,9 @@ fn refuse_targets_in_store(plan: &Plan, store: &Store) -> Result<(), Failure> {
 
 /// A run and its repair as one: a job was computed if either computed it.
 fn both(first: &RunReport, mut second: RunReport) -> RunReport {
+    let before: BTreeMap<&JobName, &Option<Why>> = first.jobs.iter().map(|job| (&job.name, &job.why)).collect();
     for job in &mut second.jobs {
-        let before = first.jobs.iter().find(|before| before.name == job.name);
-        job.why = job.why.take().or_else(|| before.and_then(|before| before.why.clone()));
+        job.why = job.why.take().or_else(|| before.get(&job.name).and_then(|why| (*why).clone()));
     }
     if second.status == RunStatus::Finished {
         let computed = second.jobs.iter().filter(|job| job.why.is_some()).count();
@@ -381,7 +382,7 @@ fn flattened_params(plan: &Plan) -> BTreeMap<String, String> {
     params
 }
 
-fn job_files(plan: &Plan, report: &RunReport) -> Vec<JobFile> {
+fn job_files(plan: &Plan, report: &RunReport) -> impl Iterator<Item = JobFile> {
     let file = |job: &JobReport| JobFile {
         job: job.name.clone(),
         uses: plan.nodes()[job.node_idx].uses.clone(),
@@ -389,7 +390,7 @@ fn job_files(plan: &Plan, report: &RunReport) -> Vec<JobFile> {
         why: job.why.clone(),
         outputs: job.outputs.iter().map(|(name, output)| (name.as_str().to_owned(), output.digest)).collect(),
     };
-    report.jobs.iter().map(file).collect()
+    report.jobs.iter().map(file)
 }
 
 fn sources_file(plan: &Plan, report: &RunReport) -> SourcesFile {
@@ -427,7 +428,7 @@ fn publish_all(
         let port = node.output(&entry.port).expect("a plan publishes only outputs that there are");
         let provenance = ProvenanceMaker::new(plan, report, folder.run(), entry.node_idx);
         for job in report.jobs.iter().filter(|job| job.node_idx == entry.node_idx) {
-            let Some(output) = job.outputs.get(&OutputName::new(entry.port.as_str())) else { continue };
+            let Some(output) = job.outputs.get(&entry.port) else { continue };
             origins.push((job, &entry.port));
             publications.push(Publication {
                 target: &entry.target,
@@ -511,8 +512,13 @@ impl<'a> ProvenanceMaker<'a> {
     fn of(&self, job: &JobReport, port: &str, digest: Digest) -> Provenance {
         let mut sources: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
         for (node_idx, all) in &self.above {
-            let records = self.report.raw.get(node_idx).into_iter().flatten();
-            for (record, files) in records.filter(|(record, _)| *all || job.name.record.as_ref() == Some(*record)) {
+            let records = self.report.raw.get(node_idx);
+            let own = job.name.record.as_ref().filter(|_| !*all);
+            let chosen: Vec<_> = match own {
+                Some(record) => records.and_then(|records| records.get_key_value(record)).into_iter().collect(),
+                None => records.into_iter().flatten().collect(),
+            };
+            for (record, files) in chosen {
                 let files = files.iter().map(|(name, digest)| (name.clone(), digest.to_hex()));
                 sources.entry(record.to_string()).or_default().extend(files);
             }

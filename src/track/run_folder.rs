@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `run.json` | who, what, when, how it ended; rewritten at the end |
 //! | `plan.json` | the checked pipeline with every parameter |
-//! | `events.jsonl` | everything that happened, appended as it happens, with times |
+//! | `events.jsonl` | everything that happened, appended as it happens, with times; hits are counted, `jobs.json` has each |
 //! | `params.json` | flattened parameters |
 //! | `metrics.json` | every metric point |
 //! | `jobs.json` | every job: key, why it ran, outputs by digest; these are the roots of the cache |
@@ -16,6 +16,7 @@
 //! Times appear here and only here: never in an artifact.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fs::{self, File},
     io::{BufWriter, Write},
@@ -24,7 +25,7 @@ use std::{
 };
 
 use ecgpipe_sdk::{MetricPoint, RecordId};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 
 use super::Listener;
 use crate::{
@@ -153,6 +154,9 @@ pub const PUBLISHED_FOLDER: &str = "published";
 /// The version of the files in a run folder.
 pub const FORMAT: u32 = 1;
 
+/// The lists of a run of 20,000 jobs have some megabytes.
+const BUFFER_N: usize = 64 << 10;
+
 /// A run folder that does not say what it should.
 #[derive(Debug, thiserror::Error)]
 pub enum RunFolderError {
@@ -231,10 +235,28 @@ impl RunFolder {
     /// If it cannot be written.
     pub fn write(&self, name: &str, value: &impl Serialize) -> Result<(), RunFolderError> {
         let path = self.folder.join(name);
-        let json = serde_json::to_vec(value).expect("run files are plain data");
         let temporary = self.folder.join(format!(".{name}.partial"));
-        fs::write(&temporary, json).map_err(io("write", &temporary))?;
+        let write = || {
+            let mut file = BufWriter::with_capacity(BUFFER_N, File::create(&temporary)?);
+            serde_json::to_writer(&mut file, value)?;
+            file.flush()
+        };
+        write().map_err(io("write", &temporary))?;
         fs::rename(&temporary, &path).map_err(io("write", &path))
+    }
+
+    /// Writes a list of which only one item is in memory at a time.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_list<T: Serialize>(&self, name: &str, items: impl Iterator<Item = T>) -> Result<(), RunFolderError> {
+        struct List<I>(Cell<Option<I>>);
+        impl<T: Serialize, I: Iterator<Item = T>> Serialize for List<I> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_seq(self.0.take().expect("a list is written once"))
+            }
+        }
+        self.write(name, &List(Cell::new(Some(items))))
     }
 
     /// Writes the end into `run.json`.
@@ -255,13 +277,23 @@ impl RunFolder {
     pub fn listener(&self) -> Result<EventLog, RunFolderError> {
         let path = self.folder.join("events.jsonl");
         let file = File::create(&path).map_err(io("create", &path))?;
-        Ok(EventLog { file: BufWriter::new(file) })
+        Ok(EventLog { file: BufWriter::new(file), hits: BTreeMap::new() })
     }
 }
 
-/// Appends events to `events.jsonl`.
+/// Appends events to `events.jsonl`. Hits are only counted, with a line a node at the end: a run that has nothing to do says
+/// so in a few lines, not in one for each of its jobs.
 pub struct EventLog {
     file: BufWriter<File>,
+    hits: BTreeMap<String, usize>,
+}
+
+impl EventLog {
+    fn append(&mut self, line: &impl Serialize) {
+        // A full disk must not stop the run: the store reports it where it matters.
+        let _ = serde_json::to_writer(&mut self.file, line);
+        let _ = self.file.write_all(b"\n");
+    }
 }
 
 impl Listener for EventLog {
@@ -272,14 +304,26 @@ impl Listener for EventLog {
             #[serde(flatten)]
             event: &'a Event,
         }
-        if matches!(event, Event::Progress { .. }) {
-            return;
+        let at_ms = now_ms();
+        match event {
+            Event::Progress { .. } => return,
+            Event::Hit { job, .. } => {
+                match self.hits.get_mut(&job.node) {
+                    Some(hit_n) => *hit_n += 1,
+                    None => drop(self.hits.insert(job.node.clone(), 1)),
+                }
+                return;
+            }
+            Event::Finished { .. } => {
+                for (node, job_n) in std::mem::take(&mut self.hits) {
+                    self.append(&serde_json::json!({"at_ms": at_ms, "event": "hits", "node": node, "job_n": job_n}));
+                }
+            }
+            _ => {}
         }
-        // A full disk must not stop the run: the store reports it where it matters.
-        let _ = serde_json::to_writer(&mut self.file, &Line { at_ms: now_ms(), event });
-        let _ = self.file.write_all(b"\n");
-        // What was only found is not worth a system call each; what was done must survive a crash.
-        if !matches!(event, Event::Hit { .. } | Event::Metric { .. }) {
+        self.append(&Line { at_ms, event });
+        // What was done must survive a crash; metrics are not worth a system call each.
+        if !matches!(event, Event::Metric { .. }) {
             let _ = self.file.flush();
         }
     }

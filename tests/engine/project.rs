@@ -248,7 +248,8 @@ impl Project {
             }
             events.lock().unwrap().push(event);
         };
-        let surroundings = Surroundings { data_folder: self.data_folder(), shared_data: None, offline: true, logs: None };
+        let surroundings =
+            Surroundings { data_folder: self.data_folder(), shared_data: None, offline: true, logs: None };
         let history = History::new(&self.runs_folder(), plan.name());
         let previous = |asked: &Asked<'_>| Some(history.why(asked));
         let request = Request {
