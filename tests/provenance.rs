@@ -400,6 +400,12 @@ fn the_coming_run_is_explained_before_it_starts() {
     project.call(&["plan", "texts.yaml", "--set", "tidy.width_n=2"]).exits(0).prints(&["param.width_n 4 -> 2", waits]);
     let dry = ["run", "texts.yaml", "--dry-run", "--set", "tidy.width_n=2"];
     project.call(&dry).exits(0).says(&[waits, "dry run: 3 cached, 12 to compute"]);
+    project.write("data/texts/b.txt", "gimma delta");
+    let waits = "waits for read[b] (source.b.txt ";
+    project
+        .call(&["plan", "texts.yaml"])
+        .exits(0)
+        .prints(&["read    read_text  3     2       1           source.b.txt ", waits]);
     project.call(&["explain", "latest", "--set", "tidy.width_n=2"]).exits(2).says(&["goes with a pipeline file"]);
     assert_eq!(fs::read_dir(project.path("runs")).unwrap().count(), 1, "nothing ran");
 }
@@ -417,7 +423,7 @@ fn an_input_that_changed_is_followed_to_its_cause_and_a_hit_to_its_run() {
         "export  computed: input.text changed because read[b]: source.b.txt ",
     ]);
     let full = project.call(&["explain", "--job", "export"]).exits(0);
-    full.prints(&["export  computed: \n    input.text ", "\n    because read[b]: source.b.txt ", "stage = export"]);
+    full.prints(&["export  computed:\n    input.text ", "\n    because read[b]: source.b.txt ", "stage = export"]);
     let json = project.call(&["explain", "--json", "--job", "tidy[a]"]).exits(0).json();
     assert_eq!(json[0]["computed_by"]["run"], first);
 }

@@ -168,7 +168,7 @@ fn text(subject: &Subject, in_full: bool) -> String {
             (Some(Why::Changed { differences, causes }), _) if in_full => {
                 let lines = differences.iter().map(|difference| format!("\n    {difference}"));
                 let causes = causes.iter().map(|cause| format!("\n    because {cause}"));
-                format!("{computed}: {}", lines.chain(causes).collect::<String>())
+                format!("{computed}:{}", lines.chain(causes).collect::<String>())
             }
             (Some(why), _) => format!("{computed}: {why}"),
         };

@@ -85,32 +85,33 @@ fn summarise(plan: &Plan, report: &RunReport) -> Vec<NodePlan> {
     let mut nodes: BTreeMap<usize, NodePlan> = BTreeMap::new();
     let known = report.jobs.iter().map(|job| (job.node_idx, job.why.as_ref()));
     let waiting = report.waiting.iter().map(|job| (job.node_idx, Some(&job.why)));
-    // A node whose jobs are neither (a gather over no records is one job, too) has nothing to say.
+    // How many jobs of a node are computed for reasons of their own: others that wait for the only one are told its record.
+    let mut own_n: BTreeMap<&str, usize> = BTreeMap::new();
+    for job in report.jobs.iter().filter(|job| job.why.is_some()) {
+        *own_n.entry(job.name.node.as_str()).or_default() += 1;
+    }
     for (node_idx, why) in known.chain(waiting) {
+        let of_plan = &plan.nodes()[node_idx];
         let node = nodes.entry(node_idx).or_insert_with(|| NodePlan {
-            node: plan.nodes()[node_idx].name.clone(),
-            uses: plan.nodes()[node_idx].uses.clone(),
+            node: of_plan.name.clone(),
+            uses: of_plan.uses.clone(),
             jobs: 0,
             cached: 0,
             to_compute: 0,
             why: BTreeMap::new(),
         });
         node.jobs += 1;
-        match why {
-            None => node.cached += 1,
-            Some(why) => {
-                node.to_compute += 1;
-                *node.why.entry(reason(why, plan.nodes()[node_idx].per_record)).or_default() += 1;
-            }
-        }
+        let Some(why) = why else {
+            node.cached += 1;
+            continue;
+        };
+        node.to_compute += 1;
+        let is_only = match why {
+            Why::Waits { job, .. } => own_n.get(job.node.as_str()) == Some(&1),
+            _ => own_n.get(of_plan.name.as_str()) == Some(&1),
+        };
+        let reason = if is_only { why.to_string() } else { why.general() };
+        *node.why.entry(reason).or_default() += 1;
     }
     nodes.into_values().collect()
-}
-
-/// The reasons of many records are told in general, those of a single job in full.
-fn reason(why: &Why, per_record: bool) -> String {
-    match why {
-        Why::Changed { .. } if !per_record => why.to_string(),
-        other => other.general(),
-    }
 }
