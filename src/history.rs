@@ -111,8 +111,7 @@ impl History {
             return Why::NewRecord { differences };
         };
         let differences = differences(&manifest.fields, asked.fields);
-        let mut visited = BTreeSet::new();
-        let causes = self.causes(asked, asked.job, &differences, &mut visited);
+        let causes = self.causes(asked, asked.job, &differences);
         self.remember(asked.job, asked.key, nearest.outputs.clone(), &differences, &causes);
         Why::Changed { differences, causes }
     }
@@ -162,7 +161,6 @@ impl History {
         asked: &Asked<'_>,
         job: &JobName,
         differences: &[Difference],
-        visited: &mut BTreeSet<(Key, Digest)>,
     ) -> Vec<Cause> {
         let mut causes = BTreeSet::new();
         for difference in differences.iter().filter(|one| one.is_changed_input()) {
@@ -170,10 +168,8 @@ impl History {
                 break;
             }
             let old: Option<Digest> = difference.old.as_ref().and_then(|old| old.parse().ok());
-            if let (Some(old), Some(giver)) = (old, (asked.giver)(job, &difference.field))
-                && visited.insert((giver.key, old))
-            {
-                causes.extend(self.causes_of(asked, &giver, old, visited));
+            if let (Some(old), Some(giver)) = (old, (asked.giver)(job, &difference.field)) {
+                causes.extend(self.causes_of(asked, &giver, old));
             }
         }
         causes.into_iter().take(MOST_CAUSES_N).collect()
@@ -185,7 +181,6 @@ impl History {
         asked: &Asked<'_>,
         giver: &Giver,
         old: Digest,
-        visited: &mut BTreeSet<(Key, Digest)>,
     ) -> Vec<Cause> {
         let known = self
             .state()
@@ -208,7 +203,7 @@ impl History {
         let before = self.read(asked.store, &earlier.key);
         let (Some(before), Some(now)) = (before, self.read(asked.store, &giver.key)) else { return Vec::new() };
         let differences = differences(&before.fields, &now.fields);
-        let causes = self.causes(asked, &giver.job, &differences, visited);
+        let causes = self.causes(asked, &giver.job, &differences);
         self.remember(&giver.job, &giver.key, earlier.outputs.clone(), &differences, &causes)
     }
 
