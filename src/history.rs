@@ -156,12 +156,7 @@ impl History {
     }
 
     /// What changed further up so that the inputs among `differences` did.
-    fn causes(
-        &self,
-        asked: &Asked<'_>,
-        job: &JobName,
-        differences: &[Difference],
-    ) -> Vec<Cause> {
+    fn causes(&self, asked: &Asked<'_>, job: &JobName, differences: &[Difference]) -> Vec<Cause> {
         let mut causes = BTreeSet::new();
         for difference in differences.iter().filter(|one| one.is_changed_input()) {
             if causes.len() >= MOST_CAUSES_N {
@@ -176,12 +171,7 @@ impl History {
     }
 
     /// What changed between the earlier job that gave the bytes `old` and the one that gives them now.
-    fn causes_of(
-        &self,
-        asked: &Asked<'_>,
-        giver: &Giver,
-        old: Digest,
-    ) -> Vec<Cause> {
+    fn causes_of(&self, asked: &Asked<'_>, giver: &Giver, old: Digest) -> Vec<Cause> {
         let known = self
             .state()
             .explained
