@@ -179,7 +179,9 @@ impl Session<'_> {
             listeners.add(mlflow.listener());
         }
 
-        let report = self.engine(plan, selected, force, false, &tell);
+        let surroundings = Surroundings { logs: Some(folder.path().join("logs")), ..self.surroundings.clone() };
+        let logged = Session { surroundings: &surroundings, console: Arc::clone(&self.console), ..*self };
+        let report = logged.engine(plan, selected, force, false, &tell);
         let (status, counts) = match &report {
             Ok(report) => (report.status, report.counts),
             Err(_) => (RunStatus::Failed, Counts::default()),
