@@ -194,14 +194,16 @@ impl Session<'_> {
             listeners.add(mlflow.listener());
         }
 
-        let mut report = self.engine(plan, selected.clone(), force, false, &tell);
+        let surroundings = Surroundings { logs: Some(folder.path().join("logs")), ..self.surroundings.clone() };
+        let logged = Session { surroundings: &surroundings, console: Arc::clone(&self.console), ..*self };
+        let mut report = logged.engine(plan, selected.clone(), force, false, &tell);
         let mut published = Vec::new();
         let mut failure = report.as_ref().err().map(|error| chain(error));
         if let Ok(report) = &mut report {
             folder.write_list("jobs.json", job_files(plan, report))?;
             folder.write("sources.json", &sources_file(plan, report))?;
             if report.status == RunStatus::Finished {
-                match self.publish(plan, &selected, report, &folder, &tell) {
+                match logged.publish(plan, &selected, report, &folder, &tell) {
                     Ok(files) => published = files,
                     Err(message) => failure = Some(message),
                 }
