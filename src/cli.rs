@@ -23,11 +23,13 @@ pub struct Cli {
 pub enum Command {
     /// Run a pipeline; only what changed is computed.
     Run(Run),
+    /// Run a pipeline once for every combination of some parameters; what the runs share is computed once.
+    Sweep(Sweep),
     /// Show the jobs of a pipeline and which of them would be computed, and why.
     Plan(PlanArgs),
     /// Check a pipeline file without running anything; all errors at once.
     Check(Check),
-    /// Explain every hit and miss of a run.
+    /// Explain every hit and miss of a run, or of the coming one.
     Explain(Explain),
     /// List the stages, or show one: ports, parameters, defaults.
     Stages(Stages),
@@ -41,8 +43,10 @@ pub enum Command {
     Cache(Cache),
     /// Classify the beats of a WFDB record, or of windows in a .npy file, with an exported model.
     Infer(Infer),
-    /// Show where a published file comes from, down to the digests of the raw files, and verify them.
+    /// Show where a published file or an output comes from, down to the raw bytes, and verify every step.
     Trace(Trace),
+    /// Derive a run again from its raw files alone, in an empty cache, and compare the digests of every output.
+    Reproduce(Reproduce),
     /// Copy runs to an MLflow server.
     #[command(subcommand)]
     Mlflow(Mlflow),
@@ -106,6 +110,48 @@ pub struct Run {
     pub json: bool,
 }
 
+/// `ecgpipe sweep`.
+#[derive(Debug, Args)]
+pub struct Sweep {
+    /// The pipeline file.
+    pub pipeline: PathBuf,
+    /// A parameter and its values, with commas between: `train.epochs=5,10`. A list is one value (`x.y=[1,2],[3]`), and so
+    /// is text in quotes. One value holds for all points. Repeatable: every combination is a point.
+    #[arg(long = "set", value_name = "KEY=VALUE,VALUE")]
+    pub sets: Vec<String>,
+    /// Every point once for each seed: `1..5` (both ends included) or `1,4,7`.
+    #[arg(long, value_name = "SEEDS")]
+    pub seeds: Option<String>,
+    /// The first values of all lists make a point, the second ones another, instead of every combination.
+    #[arg(long)]
+    pub zip: bool,
+    /// How.
+    #[command(flatten)]
+    pub work: WorkArgs,
+    /// Only say what would be computed for all points together, and why.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Stop at the first point that fails.
+    #[arg(long)]
+    pub fail_fast: bool,
+    /// Rank the points, best first: a metric, with `:min` or `:max` where its name does not tell which is better.
+    #[arg(long, value_name = "METRIC")]
+    pub sort: Option<String>,
+    /// Show these metrics in the table. Repeatable.
+    #[arg(long = "metric", value_name = "METRIC")]
+    pub metrics: Vec<String>,
+    /// At the end, run the point that is best by this metric once more as `ecgpipe run` does, which publishes its files;
+    /// everything is found in the cache. Without it, each point's files stay in its run folder.
+    #[arg(long, value_name = "METRIC", conflicts_with_all = ["dry_run"])]
+    pub publish_best: Option<String>,
+    /// Warnings and failures only.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The table as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `ecgpipe plan`.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
@@ -134,15 +180,24 @@ pub struct Check {
 /// `ecgpipe explain`.
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// The run: its id, a unique beginning of it, or `latest`.
-    #[arg(default_value = "latest")]
+    /// The run: its id, a unique beginning of it, or `latest`. A pipeline file asks about its coming run instead.
+    #[arg(default_value = "latest", value_name = "RUN|FILE")]
     pub run: String,
+    /// About the coming run of the pipeline that was run last, with the same `--set`.
+    #[arg(long, conflicts_with_all = ["run", "sets"])]
+    pub next: bool,
+    /// Override a parameter of the coming run, as in `run`. Repeatable.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
     /// Only jobs of this node, or of one record: `node` or `node[record]`.
     #[arg(long, value_name = "JOB")]
     pub job: Option<String>,
     /// The cache [default: data/store in the project folder].
     #[arg(long, value_name = "DIR", env = "ECGPIPE_STORE")]
     pub store: Option<PathBuf>,
+    /// Never use the network.
+    #[arg(long)]
+    pub offline: bool,
     /// As JSON, with every field of every key.
     #[arg(long)]
     pub json: bool,
@@ -193,14 +248,10 @@ pub struct Graph {
 #[derive(Debug, Subcommand)]
 pub enum Runs {
     /// All runs, oldest first.
-    List {
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// One run: parameters, metrics, what was computed.
+    List(RunsList),
+    /// One run: parameters, metrics, what was computed and published; or the points of a sweep.
     Show {
-        /// Id, unique beginning, or `latest`.
+        /// Id, unique beginning, or `latest`; or the id of a sweep.
         #[arg(default_value = "latest")]
         run: String,
         /// As JSON.
@@ -217,6 +268,30 @@ pub enum Runs {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// `ecgpipe runs list`.
+#[derive(Debug, Args)]
+pub struct RunsList {
+    /// By what: a metric, a parameter, or a column as `started` or `seconds`; the highest comes last.
+    #[arg(long, value_name = "NAME", default_value = "started")]
+    pub sort: String,
+    /// The highest first.
+    #[arg(long)]
+    pub desc: bool,
+    /// Only runs for which this holds: `train.epochs>=10`, `test/accuracy>0.9`, `status=finished`, `sweep=ID`. Operators are
+    /// `=`, `!=`, `<`, `<=`, `>` and `>=`. A run without the value is left out. Repeatable: all must hold.
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub conditions: Vec<String>,
+    /// What to show instead of the usual columns: metrics, parameters and columns, with commas between.
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    pub columns: Vec<String>,
+    /// Only so many: the last ones, or with `--desc` the first.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `ecgpipe cache`.
@@ -294,11 +369,50 @@ pub struct Infer {
 /// `ecgpipe trace`.
 #[derive(Debug, Args)]
 pub struct Trace {
-    /// A published file, for example `models/ecg_model.onnx`.
-    pub file: PathBuf,
-    /// A folder with the raw files, to verify their digests.
+    /// A published file whatever its name now, for example `models/ecg_model.onnx`; or an output of a run, for example
+    /// `train.model` or `windows.windows[100]`.
+    #[arg(value_name = "FILE|OUTPUT")]
+    pub what: String,
+    /// The run whose output it is: its id, a unique beginning of it, or `latest` [default: for a file the last run that
+    /// published it, else `latest`].
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+    /// Check everything on the way: the raw files (in DIR, else where the run's sources look now), and that every manifest
+    /// and blob is in the cache and leads to the next.
+    #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    pub verify: Option<Option<PathBuf>>,
+    /// Name every record and raw file.
+    #[arg(long)]
+    pub full: bool,
+    /// The cache [default: data/store in the project folder].
+    #[arg(long, value_name = "DIR", env = "ECGPIPE_STORE")]
+    pub store: Option<PathBuf>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ecgpipe reproduce`.
+#[derive(Debug, Args)]
+pub struct Reproduce {
+    /// The run: its id, a unique beginning of it, or `latest`.
+    #[arg(default_value = "latest")]
+    pub run: String,
+    /// Only these nodes and what they need. Repeatable.
+    #[arg(long = "target", value_name = "NODE")]
+    pub targets: Vec<String>,
+    /// Jobs at once [default: all cores].
+    #[arg(short, long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Keep the new cache in this folder.
     #[arg(long, value_name = "DIR")]
-    pub verify: Option<PathBuf>,
+    pub keep: Option<PathBuf>,
+    /// Compute even though raw files, code or parameters are known to be others.
+    #[arg(long)]
+    pub anyway: bool,
+    /// The cache that the run used [default: data/store in the project folder].
+    #[arg(long, value_name = "DIR", env = "ECGPIPE_STORE")]
+    pub store: Option<PathBuf>,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

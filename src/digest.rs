@@ -7,12 +7,12 @@
 //! (`the_order_of_fields_does_not_matter`), and two different sets never encode to the same bytes
 //! (`neighbouring_strings_cannot_be_confused`).
 //!
-//! Invariant: the explanation is what was hashed. [`KeyEncoder`] walks the fields once and feeds both sinks, so a
+//! Invariant: the explanation is what was hashed. [`KeyEncoder`] keeps one list of fields for both, so a
 //! field cannot be hashed and left unexplained (`the_explanation_gives_the_key_back`).
 //!
 //! This module does no I/O and knows nothing of stages, pipelines or the store.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -188,13 +188,14 @@ pub enum KeyError {
 ///
 /// The encoding, with integers in little-endian order: the tag, the format number (u32), the number of fields (u64),
 /// then for each field in order of its name the length (u64) and bytes of the name and of the value.
+///
+/// Fields may be borrowed: a job that is found in the store needs its key only, and [`KeyEncoder::key`] copies none.
 #[derive(Debug, Default)]
-pub struct KeyEncoder {
-    fields: BTreeMap<String, String>,
-    error: Option<KeyError>,
+pub struct KeyEncoder<'a> {
+    fields: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
-impl KeyEncoder {
+impl<'a> KeyEncoder<'a> {
     /// An encoder without fields.
     #[must_use]
     pub fn new() -> Self {
@@ -202,47 +203,49 @@ impl KeyEncoder {
     }
 
     /// Adds one field. Giving a name twice is a bug in the caller; [`KeyEncoder::finish`] reports it.
-    pub fn field(&mut self, name: impl Into<String>, value: impl Into<String>) -> &mut Self {
-        let (name, value) = (name.into(), value.into());
-        match self.fields.get(&name) {
-            None => {
-                self.fields.insert(name, value);
-            }
-            Some(first) => {
-                let duplicate = KeyError::Duplicate { name, first: first.clone(), second: value };
-                self.error.get_or_insert(duplicate);
-            }
-        }
+    pub fn field(&mut self, name: impl Into<Cow<'a, str>>, value: impl Into<Cow<'a, str>>) -> &mut Self {
+        self.fields.push((name.into(), value.into()));
         self
     }
 
+    /// The key.
+    pub fn key(&mut self) -> Result<Key, KeyError> {
+        // Stable, so that of two fields with one name the first stays the first.
+        self.fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+        if let Some([(name, first), (_, second)]) = self.fields.array_windows().find(|[(a, _), (b, _)]| a == b) {
+            let [name, first, second] = [name, first, second].map(|text| text.clone().into_owned());
+            return Err(KeyError::Duplicate { name, first, second });
+        }
+        // One buffer: the hasher takes long texts faster than many short ones.
+        let text_n: usize = self.fields.iter().map(|(name, value)| 16 + name.len() + value.len()).sum();
+        let mut bytes = Vec::with_capacity(KEY_TAG.len() + 12 + text_n);
+        bytes.extend_from_slice(KEY_TAG);
+        bytes.extend_from_slice(&KEY_FORMAT.to_le_bytes());
+        bytes.extend_from_slice(&(self.fields.len() as u64).to_le_bytes());
+        for text in self.fields.iter().flat_map(|(name, value)| [name, value]) {
+            bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        Ok(Key(*blake3::hash(&bytes).as_bytes()))
+    }
+
     /// The key, and the sorted fields that explain it.
-    pub fn finish(self) -> Result<(Key, Vec<KeyField>), KeyError> {
-        if let Some(error) = self.error {
-            return Err(error);
-        }
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(KEY_TAG);
-        hasher.update(&KEY_FORMAT.to_le_bytes());
-        hasher.update(&(self.fields.len() as u64).to_le_bytes());
-        let mut fields = Vec::with_capacity(self.fields.len());
-        for (name, value) in self.fields {
-            for text in [&name, &value] {
-                hasher.update(&(text.len() as u64).to_le_bytes());
-                hasher.update(text.as_bytes());
-            }
-            fields.push(KeyField { name, value });
-        }
-        Ok((Key(*hasher.finalize().as_bytes()), fields))
+    pub fn finish(mut self) -> Result<(Key, Vec<KeyField>), KeyError> {
+        let key = self.key()?;
+        let field = |(name, value): (Cow<'_, str>, Cow<'_, str>)| KeyField {
+            name: name.into_owned(),
+            value: value.into_owned(),
+        };
+        Ok((key, self.fields.into_iter().map(field).collect()))
     }
 
     /// The key that `fields` make: tells whether a stored explanation belongs to its key.
-    pub fn key_of(fields: &[KeyField]) -> Result<Key, KeyError> {
+    pub fn key_of(fields: &'a [KeyField]) -> Result<Key, KeyError> {
         let mut encoder = Self::new();
         for field in fields {
             encoder.field(field.name.as_str(), field.value.as_str());
         }
-        encoder.finish().map(|(key, _)| key)
+        encoder.key()
     }
 }
 

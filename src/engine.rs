@@ -18,16 +18,16 @@ use std::{
 use ecgpipe_sdk::{MetricPoint, RecordId, Registry, StageError};
 
 use crate::{
-    digest::{Digest, Key, KeyField},
+    digest::{Digest, Key, KeyEncoder, KeyError, KeyField},
     event::{Counts, Event, JobName, RunStatus},
     expand::{ExpandError, Expansion, Surroundings, expand},
-    explain::{Why, why},
+    explain::{Why, input_of},
     hot::HotArtifacts,
     job::{Job, JobInput, Outcome, RawFile, Worker, execute, output_digests},
-    key::job_key,
-    plan::Plan,
+    key::{InputIdentity, NodeIdentity, key_fields},
+    plan::{Plan, PlanNode},
     schedule::{End, JobId, Schedule},
-    store::{Lookup, Manifest, OutputName, OutputRef, StatCache, StatCacheError, Store, StoreError},
+    store::{Lookup, Manifest, OutputName, OutputRef, Outputs, StatCache, StatCacheError, Store, StoreError},
 };
 
 /// What to run and how.
@@ -50,12 +50,39 @@ pub struct Request<'a> {
     pub keep_going: bool,
     /// Only say what would be computed.
     pub dry_run: bool,
-    /// The key that a job had the last time: what a miss is explained against. Asked on a miss only.
-    pub previous: &'a (dyn Fn(&JobName) -> Option<Key> + Sync),
+    /// Why a job is a miss, from what is known of earlier runs. Asked on a miss only; `None` means that it is new.
+    pub previous: &'a (dyn Fn(&Asked<'_>) -> Option<Why> + Sync),
     /// Set when the user asks to stop.
     pub cancel: &'a AtomicBool,
     /// Who listens.
     pub events: &'a (dyn Fn(Event) + Sync),
+}
+
+/// A miss that wants an explanation.
+pub struct Asked<'a> {
+    /// The job.
+    pub job: &'a JobName,
+    /// Its stage's type.
+    pub stage: &'a str,
+    /// Its key.
+    pub key: &'a Key,
+    /// The fields of its key, sorted by name.
+    pub fields: &'a [KeyField],
+    /// Where manifests are.
+    pub store: &'a Store,
+    /// Which job of this run gives an input of a job, by the name of the key's field; `None` if there is no such input.
+    pub giver: &'a dyn Fn(&JobName, &str) -> Option<Giver>,
+}
+
+/// The job that gives an input.
+#[derive(Clone, Debug)]
+pub struct Giver {
+    /// The job.
+    pub job: JobName,
+    /// Its stage's type.
+    pub stage: String,
+    /// Its key.
+    pub key: Key,
 }
 
 /// What a run left behind.
@@ -67,6 +94,8 @@ pub struct RunReport {
     pub counts: Counts,
     /// Every job whose key became known.
     pub jobs: Vec<JobReport>,
+    /// In a dry run: the jobs whose keys are not known since others have to be computed first.
+    pub waiting: Vec<Waiting>,
     /// The records and raw files behind the run.
     pub expansion: Expansion,
     /// Digests of the raw files: record, file name, digest; by source node.
@@ -85,7 +114,18 @@ pub struct JobReport {
     /// Why it was computed; `None` for a hit.
     pub why: Option<Why>,
     /// Its outputs; empty if it failed or was not run.
-    pub outputs: BTreeMap<OutputName, OutputRef>,
+    pub outputs: Outputs,
+}
+
+/// A job of a dry run whose key is not known yet.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The job.
+    pub name: JobName,
+    /// Its node.
+    pub node_idx: usize,
+    /// For which job it waits, and why that is computed.
+    pub why: Why,
 }
 
 /// Why a run could not start or go on: never the failure of a stage, which is part of the report.
@@ -121,15 +161,18 @@ pub fn run(request: &Request<'_>) -> Result<RunReport, EngineError> {
         expansion: &expansion,
         stat_cache: &stat_cache,
         raw_files: &raw_files,
+        identities: identities(request),
+        readers: readers(request, &expansion),
         schedule,
         done: BTreeMap::new(),
         lost: BTreeSet::new(),
         reports: BTreeMap::new(),
+        waiting: Vec::new(),
         counts: Counts::default(),
         stopping: false,
     };
     coordinator.run()?;
-    let Coordinator { reports, mut counts, schedule, .. } = coordinator;
+    let Coordinator { reports, waiting, mut counts, schedule, .. } = coordinator;
     let cancelled = request.cancel.load(Ordering::Relaxed);
     let open = schedule.open_jobs();
     for &job in &open {
@@ -152,7 +195,7 @@ pub fn run(request: &Request<'_>) -> Result<RunReport, EngineError> {
         RunStatus::Finished
     };
     let raw = raw_digests(&raw_files);
-    Ok(RunReport { status, counts, jobs: reports.into_values().collect(), expansion, raw })
+    Ok(RunReport { status, counts, jobs: reports.into_values().collect(), waiting, expansion, raw })
 }
 
 type RawFiles = BTreeMap<usize, BTreeMap<RecordId, Vec<RawFile>>>;
@@ -178,6 +221,32 @@ fn raw_digests(raw_files: &RawFiles) -> BTreeMap<usize, BTreeMap<RecordId, BTree
         records.iter().map(|(record, files)| (record.clone(), digests(files))).collect()
     };
     raw_files.iter().map(|(&node_idx, records)| (node_idx, of_node(records))).collect()
+}
+
+/// One a node of the plan.
+fn identities(request: &Request<'_>) -> Vec<NodeIdentity> {
+    let plan = request.plan;
+    let identity = |node: &PlanNode| {
+        let stage = request.registry.get(&node.uses).expect("a plan names registered stages only");
+        let seed = node.seeded.then_some(plan.seed());
+        NodeIdentity::new(stage.spec(), &node.params, seed, |port| node.inputs.contains_key(port))
+    };
+    plan.nodes().iter().map(identity).collect()
+}
+
+/// By node and output port: how many jobs of this run read each of its outputs.
+fn readers(request: &Request<'_>, expansion: &Expansion) -> Vec<BTreeMap<String, usize>> {
+    let plan = request.plan;
+    let mut readers = vec![BTreeMap::new(); plan.nodes().len()];
+    for &node_idx in &request.selected {
+        let node = &plan.nodes()[node_idx];
+        for edge in node.inputs.values() {
+            let broadcast = node.per_record && !edge.gather && !plan.nodes()[edge.node_idx].per_record;
+            let reader_n = if broadcast { expansion.records[node_idx].len() } else { 1 };
+            *readers[edge.node_idx].entry(edge.port.clone()).or_default() += reader_n;
+        }
+    }
+    readers
 }
 
 fn announce(request: &Request<'_>, expansion: &Expansion) {
@@ -206,11 +275,14 @@ struct Coordinator<'a> {
     expansion: &'a Expansion,
     stat_cache: &'a StatCache,
     raw_files: &'a RawFiles,
+    identities: Vec<NodeIdentity>,
+    readers: Vec<BTreeMap<String, usize>>,
     schedule: Schedule,
-    done: BTreeMap<JobId, BTreeMap<OutputName, OutputRef>>,
+    done: BTreeMap<JobId, Outputs>,
     /// Jobs that are computed again because their outputs were lost.
     lost: BTreeSet<JobId>,
     reports: BTreeMap<JobId, JobReport>,
+    waiting: Vec<Waiting>,
     counts: Counts,
     stopping: bool,
 }
@@ -306,7 +378,9 @@ impl Coordinator<'_> {
                             cpu_ms: manifest.cpu_ms,
                             bytes: manifest.outputs.values().map(|output| output.size).sum(),
                         });
+                        let fresh: Vec<Digest> = manifest.outputs.values().map(|output| output.digest).collect();
                         self.finish(id, manifest, &hot);
+                        fresh.into_iter().for_each(|digest| hot.release(digest));
                     }
                     Outcome::Found(manifest) => {
                         let points = self.stored_metrics(id, &manifest).unwrap_or_else(|text| {
@@ -338,9 +412,8 @@ impl Coordinator<'_> {
     /// Makes the key of a job and looks it up: a task if it has to be computed.
     fn prepare(&mut self, id: JobId, hot: &HotArtifacts) -> Result<Option<Task>, EngineError> {
         let request = self.request;
-        let job = self.job(id);
-        let stage = request.registry.get(&job.stage).expect("a plan names registered stages only");
-        let (key, fields) = job_key(&job, stage.spec()).map_err(|error| EngineError::Defect(error.to_string()))?;
+        let defect = |error: KeyError| EngineError::Defect(error.to_string());
+        let key = self.key_fields(id).key().map_err(defect)?;
         let forced = request.force.contains(&id.node_idx) || self.lost.contains(&id);
         let mut reason = None;
         if !forced {
@@ -348,44 +421,45 @@ impl Coordinator<'_> {
                 Lookup::Hit(manifest) => match self.stored_metrics(id, &manifest) {
                     Ok(points) => {
                         self.hit(id, manifest, points, hot);
-                        for digest in input_digests(&job) {
-                            hot.release(digest);
+                        for input in self.inputs(id) {
+                            hot.release(input.output.digest);
                         }
                         return Ok(None);
                     }
                     Err(message) => {
                         let text = format!("{message}; it is computed again");
-                        (request.events)(Event::Warning { job: Some(job.name.clone()), text });
+                        (request.events)(Event::Warning { job: Some(self.name(id)), text });
                         reason = Some(Why::Damaged { message });
                     }
                 },
                 Lookup::Miss(miss) => {
                     if miss.is_warning() {
-                        (request.events)(Event::Warning { job: Some(job.name.clone()), text: miss.to_string() });
+                        (request.events)(Event::Warning { job: Some(self.name(id)), text: miss.to_string() });
                         reason = Some(Why::Damaged { message: miss.to_string() });
                     }
                 }
             }
         }
-        let previous = (request.previous)(&job.name);
-        let other = previous.as_ref().filter(|previous| **previous != key);
-        let earlier = other.and_then(|previous| request.store.lookup(previous).ok()?.hit());
+        let job = self.job(id);
+        let (_, fields) = self.key_fields(id).finish().map_err(defect)?;
         let why = match reason {
             Some(reason) => reason,
             None if self.lost.contains(&id) => Why::Lost,
             None if forced => Why::Forced,
-            None => why(&fields, earlier.as_ref().map(|manifest| manifest.fields.as_slice()), previous == Some(key)),
+            None => self.explain(&job, &key, &fields),
         };
         (request.events)(Event::Miss { job: job.name.clone(), key: Some(key), why: why.to_string() });
-        let report =
-            JobReport { name: job.name.clone(), node_idx: id.node_idx, key, why: Some(why), outputs: BTreeMap::new() };
+        let (name, node_idx) = (job.name.clone(), id.node_idx);
+        let report = JobReport { name, node_idx, key, why: Some(why.clone()), outputs: Outputs::default() };
         self.reports.insert(id, report);
         if request.dry_run {
             self.counts.skipped += 1;
             for dependent in self.schedule.finish(id, End::Failed) {
                 self.counts.skipped += 1;
-                let why = "an input will be computed first".to_owned();
-                (request.events)(Event::Miss { job: self.name(dependent), key: None, why });
+                let why = Why::Waits { job: job.name.clone(), why: Box::new(why.clone()) };
+                let name = self.name(dependent);
+                (request.events)(Event::Miss { job: name.clone(), key: None, why: why.to_string() });
+                self.waiting.push(Waiting { name, node_idx: dependent.node_idx, why });
             }
             return Ok(None);
         }
@@ -393,33 +467,83 @@ impl Coordinator<'_> {
         Ok(Some(Task { id, job, key, fields, threads }))
     }
 
+    fn explain(&self, job: &Job, key: &Key, fields: &[KeyField]) -> Why {
+        let giver = |job: &JobName, field: &str| self.giver(job, field);
+        let (stage, store) = (job.stage.as_str(), self.request.store);
+        let asked = Asked { job: &job.name, stage, key, fields, store, giver: &giver };
+        (self.request.previous)(&asked).unwrap_or(Why::New)
+    }
+
+    /// The job that gives an input, if its key is known.
+    fn giver(&self, job: &JobName, field: &str) -> Option<Giver> {
+        let plan = self.request.plan;
+        let (port, gathered) = input_of(field)?;
+        let edge = plan.nodes()[plan.find(&job.node)?].inputs.get(port)?;
+        let giver = &plan.nodes()[edge.node_idx];
+        let record = gathered.as_ref().or(job.record.as_ref()).filter(|_| giver.per_record);
+        let record_idx = match record {
+            Some(record) => self.expansion.records[edge.node_idx].binary_search(record).ok()?,
+            None => 0,
+        };
+        let report = self.reports.get(&JobId { node_idx: edge.node_idx, record_idx })?;
+        Some(Giver { job: report.name.clone(), stage: giver.uses.clone(), key: report.key })
+    }
+
     fn job(&self, id: JobId) -> Job {
         let node = &self.request.plan.nodes()[id.node_idx];
-        let name = self.name(id);
-        let inputs = node.inputs.iter().map(|(port, edge)| {
-            let output = |job: JobId| self.done[&job][&OutputName::new(edge.port.as_str())].clone();
-            let upstream = &self.request.plan.nodes()[edge.node_idx];
-            let input = if edge.gather {
-                let records = self.expansion.records[edge.node_idx].iter().enumerate();
-                let outputs = records.map(|(record_idx, record)| {
-                    (record.clone(), output(JobId { node_idx: edge.node_idx, record_idx }))
-                });
-                JobInput::Many(outputs.collect())
-            } else {
-                let record_idx = if upstream.per_record { id.record_idx } else { 0 };
-                JobInput::Single(output(JobId { node_idx: edge.node_idx, record_idx }))
-            };
-            (port.clone(), input)
-        });
-        let files = name.record.as_ref().and_then(|record| self.raw_files.get(&id.node_idx)?.get(record));
+        let mut inputs = BTreeMap::new();
+        // A port that gathers is connected even if there are no records.
+        for (port, _) in node.inputs.iter().filter(|(_, edge)| edge.gather) {
+            inputs.insert(port.clone(), JobInput::Many(BTreeMap::new()));
+        }
+        for Input { port, record, output } in self.inputs(id) {
+            match (inputs.get_mut(port), record) {
+                (Some(JobInput::Many(outputs)), Some(record)) => drop(outputs.insert(record.clone(), output.clone())),
+                _ => drop(inputs.insert(port.to_owned(), JobInput::Single(output.clone()))),
+            }
+        }
         Job {
             stage: node.uses.clone(),
             params: node.params.clone(),
             seed: node.seeded.then_some(self.request.plan.seed()),
-            inputs: inputs.collect(),
-            files: files.cloned().unwrap_or_default(),
-            name,
+            inputs,
+            files: self.files(id).to_vec(),
+            name: self.name(id),
         }
+    }
+
+    fn key_fields(&self, id: JobId) -> KeyEncoder<'_> {
+        let inputs = self.inputs(id).map(Input::identity);
+        key_fields(&self.identities[id.node_idx], self.record(id), inputs, self.files(id))
+    }
+
+    /// Everything that a job reads, in order of port and record. All of it is there, since the schedule gave the job out.
+    fn inputs(&self, id: JobId) -> impl Iterator<Item = Input<'_>> {
+        let plan = self.request.plan;
+        plan.nodes()[id.node_idx].inputs.iter().flat_map(move |(port, edge)| {
+            let records = &self.expansion.records[edge.node_idx];
+            let chosen = match (edge.gather, plan.nodes()[edge.node_idx].per_record) {
+                (true, _) => 0..records.len(),
+                (false, true) => id.record_idx..id.record_idx + 1,
+                (false, false) => 0..1,
+            };
+            chosen.map(move |record_idx| {
+                let output = self.done[&JobId { node_idx: edge.node_idx, record_idx }].get(&edge.port);
+                let output = output.expect("a job that is done has all outputs that another reads");
+                Input { port, record: edge.gather.then(|| &records[record_idx]), output }
+            })
+        })
+    }
+
+    fn record(&self, id: JobId) -> Option<&RecordId> {
+        let per_record = self.request.plan.nodes()[id.node_idx].per_record;
+        per_record.then(|| &self.expansion.records[id.node_idx][id.record_idx])
+    }
+
+    /// The raw files of a source's record.
+    fn files(&self, id: JobId) -> &[RawFile] {
+        let files = self.record(id).and_then(|record| self.raw_files.get(&id.node_idx)?.get(record));
+        files.map_or(&[], Vec::as_slice)
     }
 
     fn hit(&mut self, id: JobId, manifest: Manifest, metrics: Vec<MetricPoint>, hot: &HotArtifacts) {
@@ -454,37 +578,25 @@ impl Coordinator<'_> {
 
     fn finish(&mut self, id: JobId, manifest: Manifest, hot: &HotArtifacts) {
         for (name, output) in &manifest.outputs {
-            hot.expect_readers(output.digest, self.reader_n(id, name.as_str()));
+            let reader_n = self.readers[id.node_idx].get(name.as_str()).copied();
+            hot.expect_readers(output.digest, reader_n.unwrap_or_default());
         }
+        let outputs = Outputs::from(manifest.outputs);
         let report = self.reports.entry(id).or_insert_with(|| JobReport {
             name: job_name(self.request.plan, self.expansion, id),
             node_idx: id.node_idx,
             key: manifest.key,
             why: None,
-            outputs: BTreeMap::new(),
+            outputs: Outputs::default(),
         });
-        report.outputs = manifest.outputs.clone();
-        let before = self.done.insert(id, manifest.outputs.clone());
-        if before.is_some_and(|before| before != manifest.outputs) {
+        report.outputs = outputs.clone();
+        let before = self.done.insert(id, outputs.clone());
+        if before.is_some_and(|before| before != outputs) {
             let text = "computing it again gave other bytes: the stage is not deterministic".to_owned();
             (self.request.events)(Event::Warning { job: Some(self.name(id)), text });
         }
         self.lost.remove(&id);
         self.schedule.finish(id, End::Done);
-    }
-
-    /// How many jobs of this run read an output.
-    fn reader_n(&self, id: JobId, port: &str) -> usize {
-        let plan = self.request.plan;
-        let readers = plan.nodes().iter().enumerate().filter(|(node_idx, _)| self.request.selected.contains(node_idx));
-        readers
-            .flat_map(|(node_idx, node)| node.inputs.values().map(move |edge| (node_idx, node, edge)))
-            .filter(|(_, _, edge)| edge.node_idx == id.node_idx && edge.port == port)
-            .map(|(node_idx, node, edge)| {
-                let broadcast = node.per_record && !edge.gather && !plan.nodes()[edge.node_idx].per_record;
-                if broadcast { self.expansion.records[node_idx].len() } else { 1 }
-            })
-            .sum()
     }
 
     fn reopen(&mut self, waiter: JobId, inputs: &[(String, Option<RecordId>)]) {
@@ -495,7 +607,7 @@ impl Coordinator<'_> {
                 let edge = &node.inputs[port];
                 let records = &self.expansion.records[edge.node_idx];
                 let record_idx = match record {
-                    Some(record) => records.iter().position(|known| known == record).unwrap_or(0),
+                    Some(record) => records.binary_search(record).unwrap_or(0),
                     None if self.request.plan.nodes()[edge.node_idx].per_record => waiter.record_idx,
                     None => 0,
                 };
@@ -531,6 +643,21 @@ impl Coordinator<'_> {
 
     fn name(&self, id: JobId) -> JobName {
         job_name(self.request.plan, self.expansion, id)
+    }
+}
+
+/// Something that a job reads.
+struct Input<'a> {
+    /// On which of its ports.
+    port: &'a str,
+    /// Of which record, if the port gathers.
+    record: Option<&'a RecordId>,
+    output: &'a OutputRef,
+}
+
+impl<'a> Input<'a> {
+    fn identity(self) -> InputIdentity<'a> {
+        InputIdentity { port: self.port, record: self.record, digest: &self.output.digest }
     }
 }
 

@@ -3,7 +3,10 @@
 //! Sources are asked here, so that everything about the inputs is known, and every missing file reported, before the first
 //! stage runs.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use ecgpipe_sdk::{RecordId, Registry, SourceContext, SourceRecord, StageError, StageEvent};
 
@@ -55,7 +58,7 @@ pub struct ExpandError {
 pub fn expand(
     plan: &Plan,
     registry: &Registry,
-    selected: &std::collections::BTreeSet<usize>,
+    selected: &BTreeSet<usize>,
     surroundings: &Surroundings,
     events: &(dyn Fn(Event) + Sync),
 ) -> Result<Expansion, Vec<ExpandError>> {
@@ -128,6 +131,7 @@ pub fn expand(
 
 fn different_records(first_port: &str, first: &[RecordId], port: &str, other: &[RecordId]) -> StageError {
     let only = |a: &[RecordId], b: &[RecordId]| {
+        let b: BTreeSet<&RecordId> = b.iter().collect();
         let missing: Vec<&str> = a.iter().filter(|record| !b.contains(record)).map(RecordId::as_str).take(10).collect();
         missing.join(", ")
     };

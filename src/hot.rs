@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use ecgpipe_sdk::{Artifact, KindError, KindSpec};
 
 use crate::{
@@ -20,7 +20,7 @@ const CAPACITY_BYTES: u64 = 256 << 20;
 #[derive(Default)]
 pub struct HotArtifacts {
     artifacts: DashMap<Digest, (Artifact, u64)>,
-    /// Jobs that will still read an output; only such outputs are held.
+    /// Jobs that will still read an output, never 0; only such outputs are held.
     readers: DashMap<Digest, usize>,
     held_bytes: AtomicU64,
 }
@@ -37,8 +37,16 @@ pub enum LoadError {
 }
 
 impl HotArtifacts {
-    /// Holds a fresh artifact if there is room.
-    pub fn keep(&self, output: &OutputRef, artifact: Artifact) {
+    /// Holds a fresh artifact, if there is room, on behalf of whoever made it: it stays until [`HotArtifacts::release`], which
+    /// its maker calls once it is known who will read it. Without that, the last reader of equal bytes that another job
+    /// gave could take it away in between.
+    pub fn keep_fresh(&self, output: &OutputRef, artifact: Artifact) {
+        self.expect_readers(output.digest, 1);
+        self.keep(output, artifact);
+    }
+
+    /// Holds an artifact if there is room.
+    fn keep(&self, output: &OutputRef, artifact: Artifact) {
         if self.held_bytes.load(Ordering::Relaxed) + output.size <= CAPACITY_BYTES
             && self.artifacts.insert(output.digest, (artifact, output.size)).is_none()
         {
@@ -48,24 +56,19 @@ impl HotArtifacts {
 
     /// Says that `reader_n` more jobs will read an output.
     pub fn expect_readers(&self, digest: Digest, reader_n: usize) {
-        let expected_n = {
-            let mut readers = self.readers.entry(digest).or_insert(0);
-            *readers += reader_n;
-            *readers
-        };
-        if expected_n == 0 {
-            self.drop_artifact(digest);
+        if reader_n > 0 {
+            *self.readers.entry(digest).or_insert(0) += reader_n;
         }
     }
 
     /// Says that a job has read an output for good; the last reader frees it.
     pub fn release(&self, digest: Digest) {
-        let unread = self.readers.get_mut(&digest).map(|mut readers| {
-            *readers = readers.saturating_sub(1);
-            *readers == 0
-        });
-        if unread == Some(true) {
-            self.drop_artifact(digest);
+        if let Entry::Occupied(mut readers) = self.readers.entry(digest) {
+            *readers.get_mut() -= 1;
+            if *readers.get() == 0 {
+                readers.remove();
+                self.drop_artifact(digest);
+            }
         }
     }
 

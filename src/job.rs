@@ -169,7 +169,7 @@ fn try_execute(
         {
             (worker.events)(Event::Metric { job: job.name.clone(), point });
         }
-        worker.hot.keep(reference, output.artifact);
+        worker.hot.keep_fresh(reference, output.artifact);
     }
     Ok(Outcome::Computed(manifest))
 }

@@ -4,53 +4,71 @@
 //! every raw file by name, the versions of the kinds on both sides, the record, and the pipeline's seed where the stage
 //! draws random numbers. Not in it: node names, paths, threads, machines, times.
 //!
-//! Pure: no I/O, no clock. [`KeyEncoder`] hashes and explains in one walk.
+//! Pure: no I/O, no clock. [`KeyEncoder`] hashes and explains one list of fields.
 
-use ecgpipe_sdk::StageSpec;
+use ecgpipe_sdk::{BoundParams, RecordId, StageSpec};
 
 use crate::{
-    digest::{Key, KeyEncoder, KeyError, KeyField},
-    job::{Job, JobInput},
+    digest::{Digest, KeyEncoder},
+    job::RawFile,
 };
 
-/// The key of a job and the fields that made it.
-///
-/// # Errors
-/// If two fields have one name: a defect of the encoder's caller.
-pub fn job_key(job: &Job, spec: &StageSpec) -> Result<(Key, Vec<KeyField>), KeyError> {
+/// What the keys of all jobs of a node have in common; made once a node.
+#[derive(Debug)]
+pub struct NodeIdentity {
+    fields: Vec<(String, String)>,
+}
+
+impl NodeIdentity {
+    /// `seed` is that of the pipeline, for a stage that draws random numbers; `is_connected` tells input ports.
+    #[must_use]
+    pub fn new(spec: &StageSpec, params: &BoundParams, seed: Option<u64>, is_connected: impl Fn(&str) -> bool) -> Self {
+        let mut fields = vec![("stage".to_owned(), spec.name.to_owned()), ("code".to_owned(), spec.code.clone())];
+        fields.extend(params.flattened().into_iter().map(|(path, value)| (format!("param.{path}"), value)));
+        fields.extend(seed.map(|seed| ("seed".to_owned(), seed.to_string())));
+        for port in spec.inputs.iter().filter(|port| is_connected(port.name)) {
+            fields.push((format!("kind.in.{}", port.name), format!("{:?}", port.kind)));
+        }
+        for port in &spec.outputs {
+            fields.push((format!("kind.out.{}", port.name), format!("{:?}", port.kind)));
+        }
+        Self { fields }
+    }
+}
+
+/// An input of a job, as its key sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct InputIdentity<'a> {
+    /// The input port.
+    pub port: &'a str,
+    /// Of which record, on a port that gathers.
+    pub record: Option<&'a RecordId>,
+    /// The content.
+    pub digest: &'a Digest,
+}
+
+/// The fields of a job's key.
+pub fn key_fields<'a>(
+    node: &'a NodeIdentity,
+    record: Option<&'a RecordId>,
+    inputs: impl Iterator<Item = InputIdentity<'a>>,
+    files: &[RawFile],
+) -> KeyEncoder<'a> {
     let mut encoder = KeyEncoder::new();
-    encoder.field("stage", spec.name).field("code", spec.code.as_str());
-    for (path, value) in job.params.flattened() {
-        encoder.field(format!("param.{path}"), value);
+    for (name, value) in &node.fields {
+        encoder.field(name, value);
     }
-    if let Some(seed) = job.seed {
-        encoder.field("seed", seed.to_string());
-    }
-    if let Some(record) = &job.name.record {
+    if let Some(record) = record {
         encoder.field("record", record.as_str());
     }
-    for port in spec.inputs.iter().filter(|port| job.inputs.contains_key(port.name)) {
-        encoder.field(format!("kind.in.{}", port.name), format!("{:?}", port.kind));
+    for InputIdentity { port, record, digest } in inputs {
+        let name = record.map_or_else(|| format!("input.{port}"), |record| format!("input.{port}[{record}]"));
+        encoder.field(name, digest.to_hex());
     }
-    for port in &spec.outputs {
-        encoder.field(format!("kind.out.{}", port.name), format!("{:?}", port.kind));
-    }
-    for (port, input) in &job.inputs {
-        match input {
-            JobInput::Single(output) => {
-                encoder.field(format!("input.{port}"), output.digest.to_hex());
-            }
-            JobInput::Many(outputs) => {
-                for (record, output) in outputs {
-                    encoder.field(format!("input.{port}[{record}]"), output.digest.to_hex());
-                }
-            }
-        }
-    }
-    for raw in &job.files {
+    for raw in files {
         encoder.field(format!("source.{}", raw.file.name), raw.state.digest.to_hex());
     }
-    encoder.finish()
+    encoder
 }
 
 /// The seed that a stage sees: one of its own for each stage and record, so that no two draw the same numbers.

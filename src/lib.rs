@@ -13,10 +13,12 @@
 //! | module | may use |
 //! |---|---|
 //! | `digest`, `schedule`, `diagnostic`, `git`, `utc`, `whole_file` | nothing of ours |
-//! | `event`, `explain` | `digest` |
+//! | `event` | `digest` |
+//! | `explain` | `digest`, `event` |
 //! | `store` | `digest`, `whole_file` |
 //! | `pipeline` | `diagnostic` |
 //! | `plan` | `pipeline`, `diagnostic` |
+//! | `sweep` | `plan`, `pipeline`, `diagnostic`, `digest`, `event` |
 //! | `schema`, `graph` | `plan`, `pipeline`, `diagnostic` |
 //! | `hot` | `digest`, `store` |
 //! | `expand` | `plan`, `schedule`, `event` |
@@ -24,7 +26,9 @@
 //! | `plugin` | `diagnostic`, `digest`, `job`, `pipeline` |
 //! | `publish` | `store`, `digest`, `whole_file` |
 //! | `engine` | all of the above |
-//! | `track` | `event`, `digest`, `explain`, `git`, `pipeline`, `utc` |
+//! | `history` | `engine`, `store`, `explain`, `event`, `digest`, `track` |
+//! | `lineage` | `store`, `explain`, `event`, `digest`, `track` |
+//! | `track` | `event`, `digest`, `explain`, `git`, `pipeline`, `sweep`, `utc` |
 //! | `cli` | nothing of ours |
 //! | `commands` | everything |
 //!
@@ -40,9 +44,11 @@ pub mod expand;
 pub mod explain;
 pub mod git;
 pub mod graph;
+pub mod history;
 pub mod hot;
 pub mod job;
 pub mod key;
+pub mod lineage;
 pub mod pipeline;
 pub mod plan;
 pub mod plugin;
@@ -50,6 +56,7 @@ pub mod publish;
 pub mod schedule;
 pub mod schema;
 pub mod store;
+pub mod sweep;
 pub mod track;
 pub mod utc;
 pub mod whole_file;

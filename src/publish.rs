@@ -47,15 +47,19 @@ pub struct PublishedFile {
     pub written: bool,
     /// Length in bytes.
     pub size: u64,
+    /// Digest of the file's bytes.
+    pub digest: Digest,
     /// Digest of the artifact that it was made from.
     pub artifact: Digest,
+    /// Which of the publications it belongs to.
+    pub publication_idx: usize,
 }
 
 /// Why a file could not be published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// The artifact is gone or damaged.
-    #[error("failed to publish {target}: {source}; run again to compute it anew")]
+    #[error("failed to publish {target}: {source}")]
     Read {
         /// The target.
         target: String,
@@ -109,9 +113,10 @@ struct TargetState {
 struct FileMark {
     size: u64,
     mtime_ns: u64,
+    digest: Digest,
 }
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const STATE_FILE: &str = "published.json";
 
 /// Publishes artifacts under a project folder, in order; what is up to date is left alone.
@@ -158,19 +163,20 @@ fn publish_with(
 ) -> Result<(Vec<PublishedFile>, bool), PublishError> {
     let (mut published, mut changed) = (Vec::new(), false);
     let mut owners: BTreeMap<String, String> = BTreeMap::new();
-    for publication in publications {
+    for (publication_idx, publication) in publications.iter().enumerate() {
         let artifact = publication.output.digest;
         // Several artifacts may share a folder as target, so the artifact's own name is part of the entry's.
         let entry = format!("{}|{}|{}", project.display(), publication.target, publication.provenance.output);
         let provenance = Digest::of(&serde_json::to_vec(&publication.provenance).expect("provenance is plain data"));
         let up_to_date = state.targets.get(&entry).filter(|known| {
             let same = known.artifact == publication.output.digest && known.provenance == provenance;
-            same && known.files.iter().all(|(path, mark)| file_mark(&project.join(path)).as_ref() == Some(mark))
+            same && known.files.iter().all(|(path, mark)| file_mark(&project.join(path), mark.digest) == Some(*mark))
         });
         if let Some(known) = up_to_date {
             for (path, mark) in &known.files {
                 claim(&mut owners, path, publication)?;
-                published.push(PublishedFile { path: path.clone(), written: false, size: mark.size, artifact });
+                let (path, written, size, digest) = (path.clone(), false, mark.size, mark.digest);
+                published.push(PublishedFile { path, written, size, digest, artifact, publication_idx });
             }
             continue;
         }
@@ -182,10 +188,11 @@ fn publish_with(
             if written {
                 write_whole(&full, &bytes).map_err(|source| PublishError::Write { path: full.clone(), source })?;
             }
-            if let Some(mark) = file_mark(&full) {
+            let (size, digest) = (bytes.len() as u64, Digest::of(&bytes));
+            if let Some(mark) = file_mark(&full, digest) {
                 files.insert(path.clone(), mark);
             }
-            published.push(PublishedFile { path, written, size: bytes.len() as u64, artifact });
+            published.push(PublishedFile { path, written, size, digest, artifact, publication_idx });
         }
         changed = true;
         state.targets.insert(entry, TargetState { artifact: publication.output.digest, provenance, files });
@@ -237,8 +244,8 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-fn file_mark(path: &Path) -> Option<FileMark> {
+fn file_mark(path: &Path, digest: Digest) -> Option<FileMark> {
     let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
     let mtime = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some(FileMark { size: metadata.len(), mtime_ns: mtime.as_nanos() as u64 })
+    Some(FileMark { size: metadata.len(), mtime_ns: mtime.as_nanos() as u64, digest })
 }

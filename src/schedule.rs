@@ -158,12 +158,24 @@ impl Schedule {
             }
         }
         *self.state_mut(waiter) = State::Waiting { missing: 0 };
-        let affected: BTreeSet<usize> =
-            lost.iter().flat_map(|job| &self.nodes[job.node_idx].dependents).map(|need| need.node_idx).collect();
-        for node_idx in affected {
-            for record_idx in 0..self.nodes[node_idx].states.len() {
-                self.count_missing(JobId { node_idx, record_idx });
+        // A node of which a whole other one waits is gone through once, however many of that one's jobs are lost.
+        let (mut affected, mut whole) = (BTreeSet::new(), BTreeSet::new());
+        for job in lost {
+            for need in &self.nodes[job.node_idx].dependents {
+                if need.same_record {
+                    affected.insert(JobId { node_idx: need.node_idx, record_idx: job.record_idx });
+                } else {
+                    whole.insert(need.node_idx);
+                }
             }
+        }
+        for node_idx in whole {
+            let records = 0..self.nodes[node_idx].states.len();
+            affected.extend(records.map(|record_idx| JobId { node_idx, record_idx }));
+        }
+        affected.insert(waiter);
+        for job in affected {
+            self.count_missing(job);
         }
     }
 

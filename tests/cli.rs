@@ -425,7 +425,7 @@ fn a_target_that_cannot_be_written_fails_the_run_and_keeps_its_results() {
 }
 
 #[test]
-fn a_damaged_artifact_is_never_published_and_computed_anew_by_the_next_run() {
+fn a_damaged_artifact_is_never_published_and_computed_anew_by_the_same_run() {
     let project = Project::with_database();
     let shown = project.call(&["runs", "show", "--json"]).exits(0).json();
     let digest = shown["jobs"][0]["outputs"]["raw"].as_str().unwrap().to_owned();
@@ -434,8 +434,8 @@ fn a_damaged_artifact_is_never_published_and_computed_anew_by_the_next_run() {
     project.change(&blob, |bytes| bytes[100] ^= 1);
     let signals = fs::read(project.path("data/raw/clinic/p001.dat")).unwrap();
     fs::remove_file(project.path("data/raw/clinic/p001.dat")).unwrap();
-    project.run(&["make.yaml"]).exits(3).says(&["failed to publish data/raw/clinic", "damaged", "run again"]);
-    assert_eq!(project.run(&["make.yaml", "--json"]).exits(0).counts(), [2, 1, 0, 0]);
+    let says = ["failed to publish data/raw/clinic", "damaged", "computed again", "2 cached, 1 computed"];
+    project.run(&["make.yaml"]).exits(0).says(&says);
     assert!(fs::read(project.path("data/raw/clinic/p001.dat")).unwrap() == signals);
 }
 
@@ -538,6 +538,141 @@ fn runs_are_listed_shown_and_compared() {
         "other outputs: windows",
     ]);
     project.call(&["runs", "show", "nothing"]).exits(3).says(&["nothing"]);
+}
+
+#[test]
+fn runs_are_sorted_filtered_and_cut() {
+    let project = Project::with_database();
+    for length in ["150", "200", "99"] {
+        project.run(&["read.yaml", "--set", &format!("windows.length_n={length}")]).exits(0);
+    }
+    let lengths = |args: &[&str]| -> Vec<String> {
+        let list = project.call(&[&["runs", "list", "--json"], args].concat()).exits(0).json();
+        let length = |run: &Value| run["values"]["windows.length_n"].as_str().unwrap_or("-").to_owned();
+        list.as_array().unwrap().iter().map(length).collect()
+    };
+    assert_eq!(lengths(&["--columns", "windows.length_n"]), ["-", "150", "200", "99"], "oldest first");
+    assert_eq!(lengths(&["--sort", "windows.length_n"]), ["-", "99", "150", "200"], "as numbers, not as text");
+    assert_eq!(lengths(&["--sort", "windows.length_n", "--desc", "--limit", "2"]), ["200", "150"]);
+    assert_eq!(lengths(&["--where", "windows.length_n>=150", "--where", "status=finished"]), ["150", "200"]);
+    assert_eq!(lengths(&["--where", "windows.length_n!=150", "--limit", "1"]), ["99"]);
+    assert_eq!(lengths(&["--where", "pipeline=make", "--columns", "windows.length_n"]), ["-"]);
+    let table = project.call(&["runs", "list", "--columns", "windows.length_n,status"]).exits(0).stdout;
+    assert!(
+        table.starts_with("run ") && table.lines().next().unwrap().ends_with("windows.length_n  status"),
+        "{table}"
+    );
+    let wrong = project.call(&["runs", "list", "--sort", "windows.lenght_n"]).exits(2);
+    wrong.says(&["no run has a parameter, metric or column `windows.lenght_n`", "did you mean `windows.length_n`?"]);
+    project.call(&["runs", "list", "--where", "status"]).exits(2).says(&["--where status", "help: write `--where "]);
+}
+
+#[test]
+fn a_diff_says_which_stages_differ_and_why() {
+    let project = Project::with_database();
+    project.run(&["read.yaml"]).exits(0);
+    project.change("data/raw/clinic/p002.hea", |bytes| bytes.extend(b"# a comment that nobody reads\n"));
+    let args = ["read.yaml", "--set", "windows.length_n=200", "--set", "ingest.exclude=[p003]"];
+    project.run(&args).exits(0);
+    let list = project.call(&["runs", "list", "--json"]).exits(0).json();
+    let id = |idx: usize| list[idx]["id"].as_str().unwrap();
+    let diff = ["runs", "diff", id(1), id(2)];
+    let json = project.call(&[diff.as_slice(), &["--json"]].concat()).exits(0).json();
+    let why: BTreeMap<&str, Vec<&str>> = json["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| {
+            let why = node["why"].as_array().unwrap().iter().map(|why| why.as_str().unwrap());
+            (node["node"].as_str().unwrap(), why.collect())
+        })
+        .collect();
+    assert!(why["ingest"].iter().any(|why| why.starts_with("ingest.exclude")), "{why:?}");
+    assert!(why["ingest"].contains(&"records only in a: p003"), "{why:?}");
+    assert!(why["windows"].contains(&"windows.length_n 187 -> 200"), "{why:?}");
+    assert_eq!(json["raw_files"].as_array().unwrap().len(), 4, "p002.hea and the three of p003: {}", json["raw_files"]);
+    assert_eq!((&json["counts"]["a"]["computed"], &json["counts"]["b"]["hits"]), (&12.into(), &0.into()));
+    project.call(&diff).exits(0).prints(&["windows.length_n", "jobs with other outputs", "records only in a: p003"]);
+    project.call(&["runs", "show", "latest"]).exits(0).prints(&["started   ", "windows.length_n 187 -> 200", "set  "]);
+}
+
+// Sweeps.
+
+#[test]
+fn a_sweep_computes_what_its_points_share_once_and_ends_in_a_table() {
+    let project = Project::with_database();
+    let args = ["sweep", "--offline", "read.yaml", "--set", "windows.length_n=150,187,200"];
+    let dry = project.call(&[args.as_slice(), &["--dry-run"]].concat()).exits(0);
+    dry.prints(&["3 points, 36 jobs, 18 of them different: 0 cached, 18 to compute", "windows.length_n=200"]);
+    assert_eq!(fs::read_dir(project.path("runs")).unwrap().count(), 1, "a dry run is no run");
+
+    let swept = project.call(&args).exits(0);
+    let swept = swept.says(&["point 3 of 3: windows.length_n=200", "finished: 9 cached, 3 computed; runs/"]);
+    assert_eq!(swept.stdout.lines().count(), 4, "{}", swept.stdout);
+    let list = project.call(&["runs", "list", "--json", "--where", "point>=1"]).exits(0).json();
+    let runs = list.as_array().unwrap();
+    let computed: Vec<u64> = runs.iter().map(|run| run["counts"]["computed"].as_u64().unwrap()).collect();
+    assert_eq!(computed, [12, 3, 3]);
+    assert_eq!(runs[1]["sets"], serde_json::json!(["windows.length_n=187"]));
+    let id = runs[0]["sweep"]["id"].as_str().unwrap();
+    project.call(&["runs", "show", id]).exits(0).prints(&[id, "windows.length_n", runs[2]["id"].as_str().unwrap()]);
+    project.call(&["runs", "list"]).exits(0).prints(&[id]);
+
+    let again = project.call(&[args.as_slice(), &["--json", "--set", "rhythm.remark=1"]].concat());
+    again.exits(2).says(&["`rhythm` has no parameter `remark`"]);
+    let again = project.call(&[args.as_slice(), &["--json"]].concat()).exits(0).json();
+    let cached = again["points"].as_array().unwrap().iter().map(|point| point["status"].as_str().unwrap());
+    assert_eq!(cached.collect::<Vec<_>>(), ["finished"; 3]);
+    assert_eq!(project.run(&["read.yaml", "--set", "windows.length_n=150", "--json"]).exits(0).counts(), [12, 0, 0, 0]);
+}
+
+#[test]
+fn a_point_that_fails_does_not_stop_the_others() {
+    let project = Project::with_database();
+    project.change("data/raw/clinic/p002.dat", |bytes| bytes.truncate(1000));
+    let args = ["sweep", "--offline", "--jobs", "1", "read.yaml", "--set", "ingest.exclude=[],[p002],[p001]", "--json"];
+    let statuses = |ended: &Ended| -> Vec<String> {
+        let points = ended.json()["points"].as_array().unwrap().clone();
+        points.iter().map(|point| point["status"].as_str().unwrap().to_owned()).collect()
+    };
+    let swept = project.call(&args).exits(1);
+    assert_eq!(statuses(&swept), ["failed", "finished", "failed"]);
+    swept.says(&["error: ingest[p002]", "1 of 3 points finished"]);
+    let fast = project.call(&[args.as_slice(), &["--fail-fast"]].concat()).exits(1);
+    assert_eq!(statuses(&fast), ["failed", "not run", "not run"]);
+
+    let missing = [&args[..5], &["--set", "ingest.records=[p001],[p009]"]].concat();
+    let runs_n = fs::read_dir(project.path("runs")).unwrap().count();
+    project.call(&missing).exits(3).says(&["`p009`", "note: at `ingest.records=[p009]`"]);
+    assert_eq!(fs::read_dir(project.path("runs")).unwrap().count(), runs_n, "nothing was started");
+}
+
+#[test]
+fn an_interrupted_sweep_continues() {
+    let project = Project::new();
+    project.write("long.yaml", LONG);
+    let args = ["sweep", "--offline", "--jobs", "1", "long.yaml", "--set", "raw.duration_s=5,600", "--json"];
+    let mut command = project.command(&args);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("point 2 of 2") {
+        line.clear();
+        assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "the sweep ended before its second point");
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let drained = std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+    let output = child.wait_with_output().unwrap();
+    drained.join().unwrap().unwrap();
+    let stopped = Ended::new(output).exits(130).json();
+    assert_eq!(
+        (&stopped["points"][0]["status"], &stopped["points"][1]["status"]),
+        (&"finished".into(), &"cancelled".into())
+    );
+    let finished = project.call(&args).exits(0).json();
+    let run = finished["points"][0]["run"].as_str().unwrap();
+    let shown = project.call(&["runs", "show", run, "--json"]).exits(0).json();
+    assert_eq!(shown["run"]["counts"]["hits"], 40, "the finished point was found");
 }
 
 #[test]
@@ -709,7 +844,8 @@ fn a_model_is_traced_to_the_raw_bytes() {
         let names: Vec<&String> = stages.keys().collect();
         assert_eq!(names, ["export", "ingest", "normalise", "peaks", "rhythm", "split", "train", "windows"]);
 
-        let verify = [trace.as_slice(), &["--verify", "data/raw/clinic"]].concat();
+        project.call(&[trace.as_slice(), &["--verify"]].concat()).exits(0).prints(&["48 of 48 raw files are the same"]);
+        let verify = [trace.as_slice(), &["--full", "--verify", "data/raw/clinic"]].concat();
         let ended = project.call(&verify).exits(0);
         assert_eq!(ended.stdout.matches("  same").count(), 48);
         project.change("data/raw/clinic/p003.dat", |bytes| bytes[10] ^= 1);
@@ -719,6 +855,13 @@ fn a_model_is_traced_to_the_raw_bytes() {
         fs::rename(project.path("p004.atr"), project.path("data/raw/clinic/p004.atr")).unwrap();
         let verdict = |text: &str| ended.stdout.lines().filter(|line| line.ends_with(text)).count();
         assert_eq!((verdict("  same"), verdict("  DIFFERS"), verdict("  MISSING")), (46, 1, 1), "{}", ended.stdout);
+    });
+}
+
+#[test]
+fn a_trained_model_is_derived_again_to_the_last_bit() {
+    trained(|project| {
+        project.call(&["reproduce", "--jobs", "1"]).exits(0).prints(&["outputs have the same digests"]);
     });
 }
 
@@ -743,6 +886,39 @@ fn a_published_model_that_was_damaged_or_deleted_is_restored() {
         project.change("models/ecg_model.onnx", |bytes| bytes.truncate(100));
         assert_eq!(project.run(&["train.yaml", "--json"]).exits(0).counts()[1], 0);
         assert!(fs::read(&path).unwrap() == model, "restored");
+    });
+}
+
+#[test]
+fn points_do_not_overwrite_the_published_model_and_the_best_one_can_be_published() {
+    trained(|project| {
+        let model = fs::read(project.path("models/ecg_model.onnx")).unwrap();
+        let args = ["sweep", "--offline", "train.yaml", "--set", "train.iterations=5,30", "--json"];
+        let sorted = [args.as_slice(), &["--sort", "train/loss", "--metric", "train/loss"]].concat();
+        let swept = project.call(&sorted).exits(0).json();
+        assert!(fs::read(project.path("models/ecg_model.onnx")).unwrap() == model, "as it was");
+        let points = swept["points"].as_array().unwrap();
+        let loss = |idx: usize| points[idx]["metrics"]["train/loss"].as_f64().unwrap();
+        assert!(loss(0) < loss(1), "best first: {points:?}");
+        assert_eq!(points[0]["varied"]["train.iterations"], "30");
+        let of_point = |idx: usize| {
+            let run = points[idx]["run"].as_str().unwrap();
+            fs::read(project.path(&format!("runs/{run}/published/models/ecg_model.onnx"))).unwrap()
+        };
+        assert!(of_point(0) != of_point(1));
+
+        let best = project.call(&[args.as_slice(), &["--publish-best", "train/loss:min"]].concat()).exits(0).json();
+        assert!(fs::read(project.path("models/ecg_model.onnx")).unwrap() == of_point(0));
+        let run = project.call(&["runs", "show", best["published_by"].as_str().unwrap(), "--json"]).exits(0).json();
+        assert_eq!(
+            (&run["run"]["counts"]["computed"], &run["run"]["sets"][0]),
+            (&0.into(), &"train.iterations=30".into())
+        );
+        project
+            .call(&[args.as_slice(), &["--publish-best", "no/metric"]].concat())
+            .exits(1)
+            .says(&["nothing is published"]);
+        project.run(&["train.yaml"]).exits(0);
     });
 }
 

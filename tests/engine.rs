@@ -20,7 +20,7 @@ use ecgpipe::{
     engine::EngineError,
     event::{Event, RunStatus},
     publish::{Publication, PublishError, PublishedFile, publish},
-    store::{OutputName, Store},
+    store::Store,
 };
 use ecgpipe_sdk::{KindSpec, NamedFile, Onnx, Provenance, kinds::Files};
 use project::{ALL_BODIES, Options, PIPELINE, Project};
@@ -208,28 +208,89 @@ fn a_dry_run_computes_and_keeps_nothing() {
 }
 
 #[test]
-fn every_miss_says_why() {
+fn every_miss_says_why_and_what_changed_further_up() {
     let mut project = Project::new();
     let first = project.run();
     assert_eq!(first.why("score").as_deref(), Some("not computed before"));
-    let previous = first.report.jobs.iter().map(|job| (job.name.clone(), job.key)).collect();
-    let options = Options { previous, ..Options::default() };
-    assert_eq!(project.run_with(&options).why("score"), None, "a hit");
+    assert_eq!(project.run().why("score"), None, "a hit");
 
     project.edit("uses: score", "uses: score, with: {offset: 3}");
     project.edit("seed: 7", "seed: 8");
     project.write("c", "epsilon eta");
-    let changed = project.run_with(&options);
-    assert!(changed.why("score").unwrap().starts_with("input.joined "), "{:?}", changed.why("score"));
-    let fields: Vec<String> =
-        changed.why("score").unwrap().split("; ").map(|part| part.split(' ').next().unwrap().to_owned()).collect();
-    assert_eq!(fields, ["input.joined", "input.noisy[a]", "input.noisy[b]", "and"], "the rest is counted");
-    assert_eq!(changed.why("noise[a]").as_deref(), Some("seed 7 -> 8"));
+    let changed = project.run();
     let source = changed.why("read[c]").unwrap();
     assert!(source.starts_with("source.c.txt ") && !source.contains(';'), "{source}");
+    assert_eq!(changed.why("noise[a]").as_deref(), Some("seed 7 -> 8"));
+    let noise = format!("input.text changed because read[c]: {source}");
+    assert_eq!(changed.why("noise[c]"), Some(format!("seed 7 -> 8; {noise}")));
+    assert_eq!(changed.why("tidy[c]"), Some(noise));
+    let score = changed.why("score").unwrap();
+    let inputs = "input.joined, input.noisy[a], input.noisy[b] and 1 more changed because ";
+    assert!(score.starts_with(&format!("param.offset 0 -> 3; {inputs}")), "{score}");
+    for cause in ["noise[a]: seed 7 -> 8", "noise[b]: seed 7 -> 8", "and 1 more"] {
+        assert!(score.contains(cause), "{score}");
+    }
 
     let forced = project.run_with(&Options { force: vec!["join"], ..Options::default() });
     assert_eq!(forced.why("join").as_deref(), Some("forced"));
+}
+
+#[test]
+fn a_miss_is_explained_whatever_node_pipeline_or_record_it_was_before() {
+    let mut project = Project::new();
+    project.run();
+    project.edit("name: texts", "name: other");
+    project.edit("  tidy:", "  clean:");
+    project.edit("tidy.text", "clean.text");
+    project.edit("uses: tidy", "uses: tidy, with: {width_n: 2}");
+    let renamed = project.run();
+    assert_eq!(renamed.why("clean[a]").as_deref(), Some("param.width_n 4 -> 2"));
+    let cause = "input.texts[a], input.texts[b], input.texts[c] changed because clean[a]: param.width_n 4 -> 2, \
+                 clean[b]: param.width_n 4 -> 2, clean[c]: param.width_n 4 -> 2";
+    assert_eq!(renamed.why("join").as_deref(), Some(cause));
+
+    project.write("d", "eta theta");
+    let added = project.run();
+    assert_eq!(added.why("read[d]").as_deref(), Some("a new record"));
+    assert_eq!(added.why("clean[d]").as_deref(), Some("a new record"));
+    assert_eq!(added.why("join").as_deref(), Some("input.texts[d] is new"));
+
+    // Of two earlier keys the nearer one is meant, though the other is later.
+    project.edit("uses: score", "uses: score, with: {offset: 5}");
+    project.run();
+    project.edit("offset: 5", "offset: 6");
+    project.edit("width_n: 2", "width_n: 4");
+    project.remove("d");
+    let nearest = project.run();
+    assert_eq!(nearest.bodies, "score");
+    assert_eq!(nearest.why("score").as_deref(), Some("param.offset 0 -> 6"));
+}
+
+#[test]
+fn a_miss_follows_its_cause_through_what_another_run_computed() {
+    let mut project = Project::new();
+    project.run();
+    project.edit("uses: tidy", "uses: tidy, with: {width_n: 2}");
+    project.run_with(&Options { targets: vec!["join"], ..Options::default() });
+    let ran = project.run();
+    assert_eq!(ran.why("join"), None, "a hit");
+    let cause = |record: &str| format!("tidy[{record}]: param.width_n 4 -> 2");
+    let causes = ["a", "b", "c"].map(cause).join(", ");
+    assert_eq!(ran.why("label[a]"), Some(format!("input.joined, input.text changed because {causes}")));
+}
+
+#[test]
+fn a_dry_run_says_which_job_the_others_wait_for() {
+    let mut project = Project::new();
+    project.run();
+    project.edit("uses: tidy", "uses: tidy, with: {width_n: 2}");
+    let dry = project.run_with(&Options { dry_run: true, ..Options::default() });
+    let waiting: BTreeMap<String, String> =
+        dry.report.waiting.iter().map(|job| (job.name.to_string(), job.why.to_string())).collect();
+    assert_eq!(waiting.len(), 8);
+    assert_eq!(waiting["noise[b]"], "waits for tidy[b] (param.width_n 4 -> 2)");
+    assert_eq!(waiting["score"], "waits for tidy[a] (param.width_n 4 -> 2)");
+    assert_eq!(dry.report.waiting[0].why.general(), "waits for tidy (param.width_n 4 -> 2)");
 }
 
 // Sources that cannot be listed.
@@ -762,7 +823,7 @@ impl Published {
 
     fn publication<'a>(&'a self, job: &str, port: &str, kind: KindSpec, target: &'a str) -> Publication<'a> {
         let job = self.ran.report.jobs.iter().find(|report| report.name.to_string() == job).unwrap();
-        let output = &job.outputs[&OutputName::new(port)];
+        let output = job.outputs.get(port).unwrap();
         let provenance = Provenance {
             format: Provenance::FORMAT,
             pipeline: "texts".to_owned(),

@@ -7,18 +7,18 @@ mod explain;
 mod graph;
 mod mlflow;
 mod plan;
+mod reproduce;
 mod run;
 mod runs;
 mod stages;
+mod sweep;
 mod trace;
 mod worker;
 
 use std::{
-    collections::BTreeMap,
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::OnceLock,
 };
 
 use ecgpipe_sdk::{Registry, error::chain};
@@ -26,14 +26,14 @@ use ecgpipe_sdk::{Registry, error::chain};
 use crate::{
     cli::{Cli, Command, Infer, PipelineArgs},
     diagnostic::Report,
-    digest::Key,
-    event::JobName,
+    engine::Asked,
     expand::Surroundings,
+    explain::Why,
+    history::History,
     pipeline::{self, Pipeline},
     plan::Plan,
     plugin,
     store::{Store, StoreError},
-    track::run_folder,
 };
 
 /// What only `main` knows.
@@ -122,9 +122,10 @@ pub fn dispatch(cli: Cli, wiring: &Wiring) -> ExitCode {
         .and_then(|()| Ok(&*own_wiring.insert(with_project_stages(&cli.command, wiring)?)))
         .and_then(|wiring| match &cli.command {
             Command::Run(args) => run::run(args, wiring),
+            Command::Sweep(args) => sweep::sweep(args, wiring),
             Command::Plan(args) => plan::plan(args, wiring),
             Command::Check(args) => check::check(args, wiring),
-            Command::Explain(args) => explain::explain(args),
+            Command::Explain(args) => explain::explain(args, wiring),
             Command::Stages(args) => stages::stages(args, wiring),
             Command::Graph(args) => graph::graph(args, wiring),
             Command::Runs(args) => runs::runs(args),
@@ -133,7 +134,8 @@ pub fn dispatch(cli: Cli, wiring: &Wiring) -> ExitCode {
                 print(&text);
                 Exit::Success
             }),
-            Command::Trace(args) => trace::trace(args),
+            Command::Trace(args) => trace::trace(args, wiring),
+            Command::Reproduce(args) => reproduce::reproduce(args, wiring),
             Command::Mlflow(args) => mlflow::mlflow(args),
             Command::Worker(args) => worker::worker(args, wiring),
         });
@@ -209,10 +211,10 @@ fn runs_folder() -> PathBuf {
     PathBuf::from("runs")
 }
 
-/// Looks up the last key of a job; the run folders are read when the first job asks.
-fn previous(pipeline: &str) -> impl Fn(&JobName) -> Option<Key> + Sync {
-    let (pipeline, keys) = (pipeline.to_owned(), OnceLock::<BTreeMap<JobName, Key>>::new());
-    move |job| keys.get_or_init(|| run_folder::previous_keys(&runs_folder(), &pipeline)).get(job).copied()
+/// Explains misses; the run folders are read when the first job asks.
+fn previous(pipeline: &str) -> impl Fn(&Asked<'_>) -> Option<Why> + Sync {
+    let history = History::new(&runs_folder(), pipeline);
+    move |asked| Some(history.why(asked))
 }
 
 /// Rows as a table with aligned columns; the first row is the head.
@@ -234,6 +236,34 @@ fn table(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
+/// The same, with the widest columns cut until a line fits a terminal; whole where stdout is none.
+fn fitting_table(rows: &[Vec<String>]) -> String {
+    match rustix::termios::tcgetwinsize(std::io::stdout()) {
+        Ok(size) if size.ws_col > 0 => table(&cut_to(rows, usize::from(size.ws_col))),
+        _ => table(rows),
+    }
+}
+
+/// No column is cut below this, so that something can be read of each.
+const LEAST_COLUMN_N: usize = 8;
+
+fn cut_to(rows: &[Vec<String>], width: usize) -> Vec<Vec<String>> {
+    let column_n = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let mut widths: Vec<usize> = (0..column_n).map(|column| widest(column).unwrap_or_default()).collect();
+    let mut excess_n = (widths.iter().sum::<usize>() + 2 * column_n.saturating_sub(1)).saturating_sub(width);
+    while excess_n > 0 {
+        let Some(most) = widths.iter_mut().max().filter(|most| **most > LEAST_COLUMN_N) else { break };
+        *most -= 1;
+        excess_n -= 1;
+    }
+    let cut = |(cell, &width): (&String, &usize)| match cell.chars().count() {
+        length if length <= width => cell.clone(),
+        _ => cell.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
+    };
+    rows.iter().map(|row| row.iter().zip(&widths).map(cut).collect()).collect()
+}
+
 /// A size for people.
 fn human_bytes(bytes: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
@@ -243,4 +273,23 @@ fn human_bytes(bytes: u64) -> String {
         unit_idx += 1;
     }
     if unit_idx == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[unit_idx]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{cut_to, table};
+
+    #[test]
+    fn a_table_is_cut_where_it_is_widest() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let rows =
+            [row(["run", "status", "set"]), row(["20261123-093000-full", "finished", "train.epochs=10 größe=7"])];
+        assert_eq!(cut_to(&rows, 80), rows);
+        let cut = table(&cut_to(&rows, 40));
+        assert_eq!(cut, "run             status    set\n20261123-0930…  finished  train.epochs=…\n");
+        assert!(
+            table(&cut_to(&rows, 5)).lines().all(|line| line.chars().count() <= 28),
+            "never below what can be read"
+        );
+    }
 }

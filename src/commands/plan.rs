@@ -1,14 +1,18 @@
 //! `ecgpipe plan`: every job, whether it would be a hit, and why not.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::collections::BTreeMap;
 
+use ecgpipe_sdk::Registry;
 use serde::Serialize;
 
 use super::{Exit, Failure, Wiring, load, open_store, print, print_json, run, surroundings, table};
 use crate::{
     cli::PlanArgs,
-    engine::{Request, run as run_engine},
-    event::Event,
+    engine::{Request, RunReport, run as run_engine},
+    expand::Surroundings,
+    explain::Why,
+    plan::Plan,
+    store::Store,
 };
 
 #[derive(Serialize)]
@@ -25,83 +29,89 @@ struct NodePlan {
 pub(super) fn plan(args: &PlanArgs, wiring: &Wiring) -> Result<Exit, Failure> {
     let (_, plan) = load(&args.pipeline, &wiring.registry)?;
     let store = open_store(args.work.store.as_deref())?;
-    let previous = super::previous(plan.name());
-    let events = Mutex::new(Vec::new());
-    let tell = |event: Event| events.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(event);
-    let request = Request {
-        plan: &plan,
-        registry: &wiring.registry,
-        store: &store,
-        surroundings: &surroundings(args.work.offline),
-        selected: plan.select(&args.work.targets)?,
-        force: run::named(&plan, &args.work.force)?,
-        jobs: 1,
-        keep_going: true,
-        dry_run: true,
-        previous: &previous,
-        cancel: run::cancel_on_signal(),
-        events: &tell,
-    };
-    run_engine(&request).map_err(run::engine_failure)?;
-    let nodes = summarise(&plan, &events.into_inner().unwrap_or_default());
+    let (targets, force) = (&args.work.targets, &args.work.force);
+    let report = dry_run(&plan, &wiring.registry, &store, &surroundings(args.work.offline), targets, force)?;
     if args.json {
-        print_json(&nodes);
-        return Ok(Exit::Success);
+        print_json(&summarise(&plan, &report));
+    } else {
+        print(&outlook(&plan, &report));
     }
+    Ok(Exit::Success)
+}
+
+/// What a run would do, node by node, for people.
+pub(super) fn outlook(plan: &Plan, report: &RunReport) -> String {
     let mut rows = vec![["node", "stage", "jobs", "cached", "to compute", "why"].map(str::to_owned).to_vec()];
-    for node in &nodes {
+    for node in summarise(plan, report) {
         let why: Vec<String> = node
             .why
             .iter()
             .take(3)
             .map(|(why, job_n)| if *job_n == node.to_compute { why.clone() } else { format!("{job_n}x {why}") })
             .collect();
-        rows.push(vec![
-            node.node.clone(),
-            node.uses.clone(),
-            node.jobs.to_string(),
-            node.cached.to_string(),
-            node.to_compute.to_string(),
-            why.join("; "),
-        ]);
+        let [jobs, cached, to_compute] = [node.jobs, node.cached, node.to_compute].map(|job_n| job_n.to_string());
+        rows.push(vec![node.node, node.uses, jobs, cached, to_compute, why.join("; ")]);
     }
-    print(&table(&rows));
-    Ok(Exit::Success)
+    table(&rows)
 }
 
-fn summarise(plan: &crate::plan::Plan, events: &[Event]) -> Vec<NodePlan> {
-    let mut nodes: BTreeMap<String, NodePlan> = BTreeMap::new();
-    let mut order = Vec::new();
-    for event in events {
-        match event {
-            Event::Planned { jobs, order: names } => {
-                order.clone_from(names);
-                for name in names {
-                    let uses = plan.find(name).map(|idx| plan.nodes()[idx].uses.clone()).unwrap_or_default();
-                    let node = NodePlan {
-                        node: name.clone(),
-                        uses,
-                        jobs: jobs[name],
-                        cached: 0,
-                        to_compute: 0,
-                        why: BTreeMap::new(),
-                    };
-                    nodes.insert(name.clone(), node);
-                }
-            }
-            Event::Hit { job, .. } => {
-                if let Some(node) = nodes.get_mut(&job.node) {
-                    node.cached += 1;
-                }
-            }
-            Event::Miss { job, why, .. } => {
-                if let Some(node) = nodes.get_mut(&job.node) {
-                    node.to_compute += 1;
-                    *node.why.entry(why.clone()).or_default() += 1;
-                }
-            }
-            _ => {}
-        }
+/// What a run would do: every job's key and reason, as far as they are known before anything is computed.
+pub(super) fn dry_run(
+    plan: &Plan,
+    registry: &Registry,
+    store: &Store,
+    surroundings: &Surroundings,
+    targets: &[String],
+    force: &[String],
+) -> Result<RunReport, Failure> {
+    let request = Request {
+        plan,
+        registry,
+        store,
+        surroundings,
+        selected: plan.select(targets)?,
+        force: run::named(plan, force)?,
+        jobs: 1,
+        keep_going: true,
+        dry_run: true,
+        previous: &super::previous(plan.name()),
+        cancel: run::cancel_on_signal(),
+        events: &|_| {},
+    };
+    run_engine(&request).map_err(run::engine_failure)
+}
+
+fn summarise(plan: &Plan, report: &RunReport) -> Vec<NodePlan> {
+    let mut nodes: BTreeMap<usize, NodePlan> = BTreeMap::new();
+    let known = report.jobs.iter().map(|job| (job.node_idx, job.why.as_ref()));
+    let waiting = report.waiting.iter().map(|job| (job.node_idx, Some(&job.why)));
+    // How many jobs of a node are computed for reasons of their own: others that wait for the only one are told its record.
+    let mut own_n: BTreeMap<&str, usize> = BTreeMap::new();
+    for job in report.jobs.iter().filter(|job| job.why.is_some()) {
+        *own_n.entry(job.name.node.as_str()).or_default() += 1;
     }
-    order.iter().filter_map(|name| nodes.remove(name)).collect()
+    for (node_idx, why) in known.chain(waiting) {
+        let of_plan = &plan.nodes()[node_idx];
+        let node = nodes.entry(node_idx).or_insert_with(|| NodePlan {
+            node: of_plan.name.clone(),
+            uses: of_plan.uses.clone(),
+            jobs: 0,
+            cached: 0,
+            to_compute: 0,
+            why: BTreeMap::new(),
+        });
+        node.jobs += 1;
+        let Some(why) = why else {
+            node.cached += 1;
+            continue;
+        };
+        node.to_compute += 1;
+        let is_only = match why {
+            Why::Waits { job, .. } => own_n.get(job.node.as_str()) == Some(&1),
+            _ => own_n.get(of_plan.name.as_str()) == Some(&1),
+        };
+        let reason = if is_only { why.to_string() } else { why.general() };
+        *node.why.entry(reason).or_default() += 1;
+    }
+    nodes.into_values().collect()
 }

@@ -10,25 +10,32 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ecgpipe_sdk::{MetricPoint, Provenance, Registry, error::chain, provenance::StageProvenance};
+use ecgpipe_sdk::{
+    MetricPoint, Provenance, Registry, SourceFile, SourceRecord, error::chain, provenance::StageProvenance,
+};
 
 use super::{Exit, Failure, Wiring, load, open_store, runs_folder, surroundings};
 use crate::{
     cli::{Run, WorkArgs},
     digest::Digest,
-    engine::{EngineError, Request, RunReport, run as run_engine},
-    event::{Counts, Event, RunStatus},
+    engine::{EngineError, JobReport, Request, RunReport, run as run_engine},
+    event::{Counts, Event, JobName, RunStatus},
     expand::Surroundings,
+    explain::Why,
     git,
-    plan::Plan,
-    publish::{Publication, publish, publish_copies},
-    store::{OutputName, Store},
+    lineage::output_name,
+    plan::{Edge, Plan},
+    publish::{Publication, PublishError, publish, publish_copies},
+    store::{ReadError, Store},
     track::{
         Listener, Listeners,
         console::{Console, Verbosity},
         mlflow::Settings,
         mlflow_run::{DatasetFacts, FINISH_DEADLINE, MlflowRun, Sending},
-        run_folder::{FORMAT, JobFile, MetricLog, PUBLISHED_FOLDER, RunFile, RunFolder, SweepPoint, now_ms},
+        run_folder::{
+            FORMAT, JobFile, MetricLog, PUBLISHED_FILE, PUBLISHED_FOLDER, PublishedEntry, RawFileFacts, RunFile,
+            RunFolder, SourcesFile, SweepPoint, now_ms,
+        },
     },
     utc::Utc,
 };
@@ -54,16 +61,22 @@ pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
         cancel: cancel_on_signal(),
     };
     if args.dry_run {
-        let tell = |event: Event| hear(&session.console, &event);
+        // People get the table of `ecgpipe plan` instead of a line for each event.
+        let tell = |event: Event| {
+            if args.json {
+                hear(&session.console, &event);
+            }
+        };
         let report = session.engine(&plan, selected, force, true, &tell).map_err(engine_failure)?;
         tell(Event::Finished { status: report.status, counts: report.counts });
+        session.say(super::plan::outlook(&plan, &report).trim_end());
         session.say(&format!("dry run: {} cached, {} to compute", report.counts.hits, report.counts.skipped));
         return Ok(Exit::Success);
     }
     let file = args.pipeline.pipeline.as_path();
     let ended = session.run(OneRun { plan: &plan, file, sets: &args.pipeline.sets, selected, force, sweep: None })?;
     if let Some(sending) = ended.sending {
-        sending.finish(FINISH_DEADLINE, &|event| hear(&session.console, &event));
+        hear(&session.console, &sending.finish(FINISH_DEADLINE).event());
     }
     if let Some(failure) = ended.failure {
         return Err(failure);
@@ -102,6 +115,7 @@ pub(super) struct OneRun<'a> {
 
 /// What a run left behind.
 pub(super) struct RunEnd {
+    pub(super) id: String,
     pub(super) folder: PathBuf,
     pub(super) status: RunStatus,
     pub(super) counts: Counts,
@@ -139,7 +153,7 @@ impl Session<'_> {
     }
 
     pub(super) fn say(&self, text: &str) {
-        if self.verbosity == Verbosity::Normal {
+        if self.verbosity.has_progress() {
             eprintln!("{text}");
         }
     }
@@ -147,6 +161,7 @@ impl Session<'_> {
     /// Runs a plan with its run folder, its trackers and its publication.
     pub(super) fn run(&self, one: OneRun<'_>) -> Result<RunEnd, Failure> {
         let OneRun { plan, file, sets, selected, force, sweep } = one;
+        refuse_targets_in_store(plan, self.store)?;
         let listeners = Listeners::new();
         listeners.add(Arc::clone(&self.console));
         let tell = |event: Event| listeners.tell(&event);
@@ -179,23 +194,25 @@ impl Session<'_> {
             listeners.add(mlflow.listener());
         }
 
-        let report = self.engine(plan, selected, force, false, &tell);
+        let surroundings = Surroundings { logs: Some(folder.path().join("logs")), ..self.surroundings.clone() };
+        let logged = Session { surroundings: &surroundings, console: Arc::clone(&self.console), ..*self };
+        let mut report = logged.engine(plan, selected.clone(), force, false, &tell);
+        let mut published = Vec::new();
+        let mut failure = report.as_ref().err().map(|error| chain(error));
+        if let Ok(report) = &mut report {
+            folder.write_list("jobs.json", job_files(plan, report))?;
+            folder.write("sources.json", &sources_file(plan, report))?;
+            if report.status == RunStatus::Finished {
+                match logged.publish(plan, &selected, report, &folder, &tell) {
+                    Ok(files) => published = files,
+                    Err(message) => failure = Some(message),
+                }
+            }
+        }
         let (status, counts) = match &report {
             Ok(report) => (report.status, report.counts),
             Err(_) => (RunStatus::Failed, Counts::default()),
         };
-        let mut published = Vec::new();
-        let mut failure = report.as_ref().err().map(|error| chain(error));
-        if let Ok(report) = &report {
-            folder.write("jobs.json", &job_files(plan, report))?;
-            folder.write("sources.json", &report.raw.values().collect::<Vec<_>>())?;
-            if report.status == RunStatus::Finished {
-                match publish_all(plan, report, &folder, self.store, &tell) {
-                    Ok(files) => published = files,
-                    Err(error) => failure = Some(error.to_string()),
-                }
-            }
-        }
         folder.write("metrics.json", &metrics.points())?;
         let status = if failure.is_some() { RunStatus::Failed } else { status };
         tell(Event::Finished { status, counts });
@@ -211,6 +228,7 @@ impl Session<'_> {
         });
         let failure = failure.map(|message| report.err().map_or_else(|| Failure::environment(message), engine_failure));
         Ok(RunEnd {
+            id: folder.run().id.clone(),
             folder: folder.path().to_owned(),
             status,
             counts,
@@ -220,6 +238,82 @@ impl Session<'_> {
             sending,
         })
     }
+}
+
+/// How often results that are found damaged while they are published are computed anew: a disk that damages what is
+/// written to it must not be written to for ever.
+const MOST_REPAIRS_N: usize = 3;
+
+impl Session<'_> {
+    /// Publishes, and computes anew what turns out to be lost or damaged in the store; the report then tells of both.
+    fn publish(
+        &self,
+        plan: &Plan,
+        selected: &BTreeSet<usize>,
+        report: &mut RunReport,
+        folder: &RunFolder,
+        tell: &(dyn Fn(Event) + Sync),
+    ) -> Result<Vec<(String, PathBuf)>, String> {
+        for _ in 0..MOST_REPAIRS_N {
+            match publish_all(plan, report, folder, self.store, tell) {
+                Err(
+                    error @ PublishError::Read { source: ReadError::Missing { .. } | ReadError::Damaged { .. }, .. },
+                ) => {
+                    tell(Event::Warning { job: None, text: format!("{error}; it is computed again") });
+                }
+                other => return other.map_err(|error| error.to_string()),
+            }
+            // What is found in the store was told of already.
+            let found = Mutex::new(BTreeSet::new());
+            let tell_new = |event: Event| {
+                let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                match &event {
+                    Event::Planned { .. } => return,
+                    Event::Hit { job, .. } => {
+                        found.insert(job.clone());
+                        return;
+                    }
+                    Event::Metric { job, .. } | Event::Warning { job: Some(job), .. } if found.contains(job) => return,
+                    _ => {}
+                }
+                drop(found);
+                tell(event);
+            };
+            let again = self.engine(plan, selected.clone(), BTreeSet::new(), false, &tell_new);
+            *report = both(report, again.map_err(|error| chain(&error))?);
+            folder.write_list("jobs.json", job_files(plan, report)).map_err(|error| error.to_string())?;
+            if report.status != RunStatus::Finished {
+                return Err("a result was lost and could not be computed again".to_owned());
+            }
+        }
+        publish_all(plan, report, folder, self.store, tell).map_err(|error| error.to_string())
+    }
+}
+
+/// The usual place of the cache is refused when the pipeline is checked; another is known only here.
+fn refuse_targets_in_store(plan: &Plan, store: &Store) -> Result<(), Failure> {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let root = absolute(store.root());
+    match plan.publish().iter().find(|entry| absolute(Path::new(&entry.target)).starts_with(&root)) {
+        None => Ok(()),
+        Some(entry) => {
+            let message = format!("publish `{}` would lie in the cache {}", entry.target, store.root().display());
+            Err(Failure::usage(message).help("publish it elsewhere, or choose another folder with `--store`"))
+        }
+    }
+}
+
+/// A run and its repair as one: a job was computed if either computed it.
+fn both(first: &RunReport, mut second: RunReport) -> RunReport {
+    let before: BTreeMap<&JobName, &Option<Why>> = first.jobs.iter().map(|job| (&job.name, &job.why)).collect();
+    for job in &mut second.jobs {
+        job.why = job.why.take().or_else(|| before.get(&job.name).and_then(|why| (*why).clone()));
+    }
+    if second.status == RunStatus::Finished {
+        let computed = second.jobs.iter().filter(|job| job.why.is_some()).count();
+        second.counts = Counts { hits: second.jobs.len() - computed, computed, failed: 0, skipped: 0 };
+    }
+    second
 }
 
 /// How the program ends after a run.
@@ -290,15 +384,31 @@ fn flattened_params(plan: &Plan) -> BTreeMap<String, String> {
     params
 }
 
-fn job_files(plan: &Plan, report: &RunReport) -> Vec<JobFile> {
-    let file = |job: &crate::engine::JobReport| JobFile {
+fn job_files(plan: &Plan, report: &RunReport) -> impl Iterator<Item = JobFile> {
+    let file = |job: &JobReport| JobFile {
         job: job.name.clone(),
         uses: plan.nodes()[job.node_idx].uses.clone(),
         key: job.key,
         why: job.why.clone(),
         outputs: job.outputs.iter().map(|(name, output)| (name.as_str().to_owned(), output.digest)).collect(),
     };
-    report.jobs.iter().map(file).collect()
+    report.jobs.iter().map(file)
+}
+
+fn sources_file(plan: &Plan, report: &RunReport) -> SourcesFile {
+    let of_node = |(node_idx, listed): (&usize, &Vec<SourceRecord>)| {
+        let digests = report.raw.get(node_idx);
+        let records = listed.iter().filter_map(|source| {
+            let digests = digests?.get(&source.record)?;
+            let facts = |file: &SourceFile| {
+                let path = std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone());
+                Some((file.name.clone(), RawFileFacts { digest: *digests.get(&file.name)?, path }))
+            };
+            Some((source.record.clone(), source.files.iter().filter_map(facts).collect()))
+        });
+        (plan.nodes()[*node_idx].name.clone(), records.collect())
+    };
+    report.expansion.sources.iter().map(of_node).collect()
 }
 
 /// Publishes what the plan says; gives each file's path under `publish:` and where it is.
@@ -310,7 +420,7 @@ fn publish_all(
     tell: &dyn Fn(Event),
 ) -> Result<Vec<(String, PathBuf)>, crate::publish::PublishError> {
     let of_point = folder.run().sweep.is_some();
-    let mut publications = Vec::new();
+    let (mut publications, mut origins) = (Vec::new(), Vec::new());
     for entry in plan.publish() {
         // What goes to `data/` is for other pipelines to read; no copy of it belongs to a point of a sweep.
         if of_point && Path::new(&entry.target).starts_with("data") {
@@ -318,9 +428,10 @@ fn publish_all(
         }
         let node = &plan.nodes()[entry.node_idx];
         let port = node.output(&entry.port).expect("a plan publishes only outputs that there are");
-        let provenance = ProvenanceMaker { plan, report, run: folder.run(), node_idx: entry.node_idx };
+        let provenance = ProvenanceMaker::new(plan, report, folder.run(), entry.node_idx);
         for job in report.jobs.iter().filter(|job| job.node_idx == entry.node_idx) {
-            let Some(output) = job.outputs.get(&OutputName::new(entry.port.as_str())) else { continue };
+            let Some(output) = job.outputs.get(&entry.port) else { continue };
+            origins.push((job, &entry.port));
             publications.push(Publication {
                 target: &entry.target,
                 folder: entry.folder,
@@ -338,11 +449,26 @@ fn publish_all(
         (PathBuf::new(), publish(Path::new("."), store, &publications)?)
     };
     let mut published = Vec::with_capacity(files.len());
+    let mut entries = Vec::with_capacity(files.len());
     for file in files {
         let at = root.join(&file.path);
+        let (job, port) = origins[file.publication_idx];
+        entries.push(PublishedEntry {
+            path: at.display().to_string(),
+            digest: file.digest,
+            size: file.size,
+            artifact: file.artifact,
+            job: job.name.clone(),
+            port: port.clone(),
+            key: job.key,
+        });
         let (path, written, artifact, size) = (at.display().to_string(), file.written, file.artifact, file.size);
         tell(Event::Published { path, written, artifact, size });
         published.push((file.path, at));
+    }
+    if let Err(error) = folder.write(PUBLISHED_FILE, &entries) {
+        // The files are there; only `trace` will not know them.
+        tell(Event::Warning { job: None, text: error.to_string() });
     }
     Ok(published)
 }
@@ -351,50 +477,65 @@ struct ProvenanceMaker<'a> {
     plan: &'a Plan,
     report: &'a RunReport,
     run: &'a RunFile,
-    node_idx: usize,
+    stages: BTreeMap<String, StageProvenance>,
+    /// The nodes above, each with whether all of its records matter, not only the artifact's own.
+    above: BTreeMap<usize, bool>,
 }
 
-impl ProvenanceMaker<'_> {
-    fn of(&self, job: &crate::engine::JobReport, port: &str, digest: Digest) -> Provenance {
-        let own_name = self.plan.nodes()[self.node_idx].name.clone();
-        let upstream = self.plan.select(&[own_name]).expect("the node is in the plan");
-        let nodes = upstream.iter().map(|&node_idx| &self.plan.nodes()[node_idx]);
-        let stages = nodes.map(|node| {
-            let inputs = node
-                .inputs
-                .iter()
-                .map(|(port, edge)| (port.clone(), format!("{}.{}", self.plan.nodes()[edge.node_idx].name, edge.port)));
+impl<'a> ProvenanceMaker<'a> {
+    fn new(plan: &'a Plan, report: &'a RunReport, run: &'a RunFile, node_idx: usize) -> Self {
+        let mut above: BTreeMap<usize, bool> = BTreeMap::new();
+        let mut queue = vec![(node_idx, !plan.nodes()[node_idx].per_record)];
+        while let Some((idx, all)) = queue.pop() {
+            if above.get(&idx).is_some_and(|&known| known || !all) {
+                continue;
+            }
+            above.insert(idx, all);
+            let edges = plan.nodes()[idx].inputs.values();
+            queue.extend(edges.map(|edge| {
+                let gathered = edge.gather || !plan.nodes()[edge.node_idx].per_record;
+                (edge.node_idx, all || gathered)
+            }));
+        }
+        let stages = above.keys().map(|&idx| {
+            let node = &plan.nodes()[idx];
+            let from = |edge: &Edge| format!("{}.{}", plan.nodes()[edge.node_idx].name, edge.port);
             let stage = StageProvenance {
                 uses: node.uses.clone(),
                 code: node.code.clone(),
                 params: node.params.as_json().clone(),
-                inputs: inputs.collect(),
+                inputs: node.inputs.iter().map(|(port, edge)| (port.clone(), from(edge))).collect(),
             };
             (node.name.clone(), stage)
         });
+        Self { plan, report, run, stages: stages.collect(), above }
+    }
+
+    fn of(&self, job: &JobReport, port: &str, digest: Digest) -> Provenance {
         let mut sources: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-        for records in upstream.iter().filter_map(|node_idx| self.report.raw.get(node_idx)) {
-            // A per-record artifact depends on its own record only.
-            let records =
-                records.iter().filter(|(record, _)| job.name.record.as_ref().is_none_or(|own| own == *record));
-            for (record, files) in records {
+        for (node_idx, all) in &self.above {
+            let records = self.report.raw.get(node_idx);
+            let own = job.name.record.as_ref().filter(|_| !*all);
+            let chosen: Vec<_> = match own {
+                Some(record) => records.and_then(|records| records.get_key_value(record)).into_iter().collect(),
+                None => records.into_iter().flatten().collect(),
+            };
+            for (record, files) in chosen {
                 let files = files.iter().map(|(name, digest)| (name.clone(), digest.to_hex()));
                 sources.entry(record.to_string()).or_default().extend(files);
             }
         }
-        let node = &self.plan.nodes()[self.node_idx];
-        let record = job.name.record.as_ref().map(|record| format!("[{record}]")).unwrap_or_default();
         Provenance {
             format: Provenance::FORMAT,
             pipeline: self.plan.name().to_owned(),
             seed: self.plan.seed(),
-            output: format!("{}.{port}{record}", node.name),
+            output: output_name(&job.name, port),
             key: job.key.to_hex(),
             digest: digest.to_hex(),
             git_commit: self.run.git.as_ref().map(|git| git.commit.clone()),
             git_dirty: self.run.git.as_ref().is_some_and(|git| git.dirty),
             ecgpipe: self.run.version.clone(),
-            stages: stages.collect(),
+            stages: self.stages.clone(),
             sources,
         }
     }
@@ -443,6 +584,10 @@ fn dataset_facts(plan: &Plan, report: &RunReport) -> Option<DatasetFacts> {
     })
 }
 
+/// The metrics that say how a run came out, where a pipeline has them.
+pub(super) const HEADLINE: [&str; 7] =
+    ["test/accuracy", "test/macro_f1_nsvf", "test/f1_n", "test/f1_s", "test/f1_v", "test/f1_f", "test_all/f1_q"];
+
 fn summary(
     status: RunStatus,
     counts: &Counts,
@@ -452,9 +597,7 @@ fn summary(
     points: &[MetricPoint],
 ) -> String {
     let mut text = String::new();
-    let shown =
-        ["test/accuracy", "test/macro_f1_nsvf", "test/f1_n", "test/f1_s", "test/f1_v", "test/f1_f", "test_all/f1_q"];
-    let values: Vec<String> = shown
+    let values: Vec<String> = HEADLINE
         .iter()
         .filter_map(|key| points.iter().find(|point| point.key == *key))
         .map(|point| {
@@ -481,13 +624,13 @@ fn summary(
 }
 
 /// `20261123-064500`, UTC.
-fn timestamp(at_ms: i64) -> String {
+pub(super) fn timestamp(at_ms: i64) -> String {
     let Utc { year, month, day, hour, minute, second, .. } = Utc::from_ms(at_ms);
     format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}")
 }
 
-/// Unique for this run: only a name, never part of a result.
-fn unique_id(pipeline: &str) -> String {
+/// Unique for this run or sweep: only a name, never part of a result.
+pub(super) fn unique_id(pipeline: &str) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let cwd = std::env::current_dir().unwrap_or_default();
     let text = format!("{pipeline}\n{}\n{}\n{}", now.as_nanos(), std::process::id(), cwd.display());

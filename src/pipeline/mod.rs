@@ -5,8 +5,8 @@
 //!
 //! How files go together: `extends` names a file relative to the one that says it. Mappings are merged key by key, the
 //! extending file wins; lists and plain values are replaced whole. `null` takes a stage, an input or a published target
-//! out again. Where the extending file gives a stage another `uses`, the `with` of the extended file is dropped: those
-//! parameters were another stage's.
+//! out again, and gives a parameter its default back. Where the extending file gives a stage another `uses`, the `with`
+//! of the extended file is dropped: those parameters were another stage's.
 //!
 //! Errors of form do not hide errors of meaning: a pipeline that could be read at all carries its own errors along, and
 //! planning reports them with those that it finds itself. What has the wrong form is left out, and never missed.
@@ -179,7 +179,9 @@ impl Files<'_> {
         let extends = entries.remove(at);
         let Data::Scalar(base) = &extends.value.data else {
             let message = format!("`extends` wants the path of one file, but is {}", extends.value.describe());
-            self.diagnostics.push(Diagnostic::at(&extends.value.span, message));
+            // With two bases that share a third, which value wins would be a guess.
+            let help = "extend one file, which may extend another in turn";
+            self.diagnostics.push(Diagnostic::at(&extends.value.span, message).help(help.to_owned()));
             return None;
         };
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -242,6 +244,12 @@ fn extend(base: Node, over: Node, path: &[&str]) -> Node {
 pub(crate) const PIPELINE_KEYS: [&str; 6] = ["name", "extends", "seed", "tracking", "stages", "publish"];
 const TRACKING_KEYS: [&str; 3] = ["experiment", "uri", "registered_model"];
 const STAGE_KEYS: [&str; 3] = ["uses", "in", "with"];
+
+/// Folders of the project that nothing is published into, each with what is wrong with it.
+const TAKEN_FOLDERS: [(&str, &str); 2] = [
+    ("runs", "lies in `runs/`, where ecgpipe records its runs"),
+    ("data/store", "lies in `data/store/`, which is the cache"),
+];
 
 /// What inputs and targets take, for messages.
 const OUTPUT: &str = "an output, written `node.port`";
@@ -478,6 +486,10 @@ impl Form {
         let parts = written.text.split('/').filter(|part| !part.is_empty() && *part != ".");
         let target = parts.collect::<Vec<_>>().join("/");
         let problem = problem.or_else(|| target.is_empty().then_some("is the project folder itself"));
+        let problem = problem.or_else(|| {
+            let taken = TAKEN_FOLDERS.iter().find(|(folder, _)| Path::new(&target).starts_with(folder));
+            taken.map(|(_, problem)| *problem)
+        });
         if let Some(problem) = problem {
             let message = format!("the target `{}` {problem}", written.text);
             let help =

@@ -78,7 +78,7 @@ impl Set<'_> {
                 };
                 let known: Vec<&str> = names_known.iter().map(String::as_str).collect();
                 if !known.contains(node) {
-                    let message = format!("`--set {}`: the pipeline has no stage `{node}`", self.text);
+                    let message = format!("`--set {}`: the pipeline has no stage `{node}`", names.join("."));
                     let help = match nearest(node, PIPELINE_KEYS) {
                         Some(key) if nearest(node, known.iter().copied()).is_none() => {
                             Some(format!("did you mean `{key}`?"))
@@ -88,7 +88,7 @@ impl Set<'_> {
                     return Err(Box::new(Diagnostic::at(&path[0].span, message).help(help)));
                 }
                 if path.len() == 1 {
-                    let problem = Diagnostic::at(&path[0].span, format!("`--set {}` names no parameter", self.text));
+                    let problem = Diagnostic::at(&path[0].span, format!("`--set {node}` names no parameter"));
                     return Err(fail(problem, "write `--set node.parameter=value`"));
                 }
                 let key = |text: &str| Text { text: text.to_owned(), span: path[0].span.clone() };
@@ -107,7 +107,7 @@ impl Set<'_> {
         let start = self.text.len() - self.text[start..].trim_start().len();
         if text.is_empty() {
             let problem =
-                Diagnostic::at(&self.span(0, self.text.len()), format!("`--set {}` gives no value", self.text));
+                Diagnostic::at(&self.span(0, self.text.len()), format!("`--set {}` gives no value", self.text.trim()));
             return Err(Box::new(problem.help("write `''` for an empty text, `null` for no value".to_owned())));
         }
         let mut found = Vec::new();
@@ -117,10 +117,31 @@ impl Set<'_> {
             span.line = self.line;
         };
         for problem in &mut found {
+            if problem.message.starts_with("not YAML") {
+                // What helps in a file, indentation above all, does not on a command line.
+                problem.help = Some("close every bracket; put text with special characters in quotes".to_owned());
+            }
             problem.span.iter_mut().for_each(&move_span);
             problem.labels.iter_mut().for_each(|label| move_span(&mut label.span));
         }
+        let is_yaml = found.is_empty();
         diagnostics.append(&mut found);
+        let read = node.as_ref().and_then(|node| match &node.data {
+            Data::Scalar(scalar) => Some(scalar),
+            _ => None,
+        });
+        // A comment makes no sense here: who writes `#5` or `run #3` means the whole.
+        let lost = match (&node, read) {
+            (None, _) => is_yaml,
+            (_, Some(scalar)) => scalar.plain && scalar.text.len() < text.len() && text.contains(" #"),
+            _ => false,
+        };
+        if lost {
+            let left = read.map_or_else(|| "nothing".to_owned(), |scalar| format!("only `{}`", scalar.text));
+            let message = format!("`#` begins a comment: of `{text}` {left} would be read");
+            let problem = Diagnostic::at(&self.span(start, self.text.trim_end().len()), message);
+            return Err(Box::new(problem.help(format!("put it in quotes: `'{}'`", text.replace('\'', "''")))));
+        }
         let Some(mut node) = node else { return Ok(None) };
         relocate(&mut node, &move_span);
         Ok(Some(node))

@@ -435,12 +435,14 @@ fn extending_in_a_loop_or_nothing() {
         &[("a.yaml", "extends: [b.yaml]\nstages: {}\n")],
         &[],
         expect![[r#"
-        error: `extends` wants the path of one file, but is a list
-         --> a.yaml:1:10
-          |
-        1 | extends: [b.yaml]
-          |          ^
-    "#]],
+            error: `extends` wants the path of one file, but is a list
+             --> a.yaml:1:10
+              |
+            1 | extends: [b.yaml]
+              |          ^
+              |
+              = help: extend one file, which may extend another in turn
+        "#]],
     );
     check(
         &[("a.yaml", "extends: b.yaml\n"), ("b.yaml", "stages: {a: {usse: x}}\n")],
@@ -488,7 +490,7 @@ fn sets_that_make_no_sense() {
             "peaks.größe=!x 5",
         ],
         expect![[r#"
-            error: `--set peeks.band=1`: the pipeline has no stage `peeks`
+            error: `--set peeks.band`: the pipeline has no stage `peeks`
              --> command line:1:7
               |
             1 | --set peeks.band=1
@@ -496,7 +498,7 @@ fn sets_that_make_no_sense() {
               |
               = help: did you mean `peaks`?
 
-            error: `--set sede=1`: the pipeline has no stage `sede`
+            error: `--set sede`: the pipeline has no stage `sede`
              --> command line:2:7
               |
             2 | --set sede=1
@@ -520,7 +522,7 @@ fn sets_that_make_no_sense() {
               |
               = help: write `--set node.parameter=value`
 
-            error: `--set peaks=1` names no parameter
+            error: `--set peaks` names no parameter
              --> command line:5:7
               |
             5 | --set peaks=1
@@ -550,7 +552,7 @@ fn sets_that_make_no_sense() {
             8 | --set peaks.x=[1, 2
               |               ^
               |
-              = help: check indentation, quotes, `: ` after keys and closing brackets above this place
+              = help: close every bracket; put text with special characters in quotes
 
             error: `seed` wants a whole number from 0 to 2^64 - 1, but is the text `soon`
              --> command line:9:12
@@ -573,6 +575,133 @@ fn sets_that_make_no_sense() {
                |                   ^^^^
                |
                = help: remove it; quotes make a value text
+        "#]],
+    );
+}
+
+#[test]
+fn a_set_is_read_as_if_it_stood_in_the_file() {
+    check(
+        &[("base.yaml", BASE)],
+        &[
+            "peaks.band={low_hz: 1}",
+            "peaks.band.steep.order_n=4",
+            "ingest.records=['0100', 101, \"a,b\"]",
+            "ingest.database='it''s # here'",
+            "train.note=a=b, c",
+            "train.rate=null",
+            "train.epoch_n=5",
+            "train.epoch_n=6",
+            "name=other",
+        ],
+        expect![[r#"
+            other seed=1 Tracking { experiment: None, uri: None, registered_model: None }
+            ingest: ingest_wfdb [] {"database":"it's # here","records":["0100",101,"a,b"]}
+            peaks: detect_peaks ["annotations=ingest.annotations", "signals=ingest.signals"] {"band":{"low_hz":1,"steep":{"order_n":4}}}
+            train: train_cnn ["windows=w.w"] {"epoch_n":6,"note":"a=b, c","rate":null}
+            a.txt <- ["peaks.x"]
+            b/ <- ["train.y"]
+        "#]],
+    );
+}
+
+#[test]
+fn a_value_that_yaml_would_cut_short_is_refused() {
+    check(
+        &[("base.yaml", BASE)],
+        &[
+            "ingest.database=#5",
+            "train.note= run #3 ",
+            "train.other='run #3'  # kept",
+            "train.title=a: b: c",
+            "train.x=@y",
+        ],
+        expect![[r#"
+            error: `#` begins a comment: of `#5` nothing would be read
+             --> command line:1:23
+              |
+            1 | --set ingest.database=#5
+              |                       ^^
+              |
+              = help: put it in quotes: `'#5'`
+
+            error: `#` begins a comment: of `run #3` only `run` would be read
+             --> command line:2:19
+              |
+            2 | --set train.note= run #3 
+              |                   ^^^^^^
+              |
+              = help: put it in quotes: `'run #3'`
+
+            error: not YAML: mapping values are not allowed in this context
+             --> command line:4:23
+              |
+            4 | --set train.title=a: b: c
+              |                       ^
+              |
+              = help: close every bracket; put text with special characters in quotes
+
+            error: not YAML: unexpected character: `@'
+             --> command line:5:15
+              |
+            5 | --set train.x=@y
+              |               ^
+              |
+              = help: close every bracket; put text with special characters in quotes
+        "#]],
+    );
+}
+
+#[test]
+fn a_chain_of_files_is_followed_from_folder_to_folder() {
+    let files = [
+        ("p/q/top.yaml", "extends: ../mid.yaml\nseed: 3\nstages: {a: {with: {y: null}}, b: null, c: {uses: w}}\n"),
+        (
+            "p/mid.yaml",
+            "extends: ./r/base.yaml\nseed: 2\nstages: {a: {with: {x: [3], z: {k: 1}}}, c: {in: {i: null}}}\n",
+        ),
+        (
+            "p/r/base.yaml",
+            "stages: {a: {uses: u, with: {x: [1, 2], y: 5, z: {l: 2}}}, b: {uses: v}, c: {uses: v, in: {i: a.o, j: a.o}, with: {q: 1}}}\n",
+        ),
+    ];
+    check(
+        &files,
+        &[],
+        expect![[r#"
+        top seed=3 Tracking { experiment: None, uri: None, registered_model: None }
+        a: u [] {"x":[3],"y":null,"z":{"k":1,"l":2}}
+        c: w ["j=a.o"] 
+    "#]],
+    );
+    check(
+        &[("p/a.yaml", "extends: a.yaml\n")],
+        &[],
+        expect![[r#"
+            error: pipelines extend each other in a loop: `p/a.yaml` -> `p/a.yaml`
+             --> p/a.yaml:1:10
+              |
+            1 | extends: a.yaml
+              |          ^^^^^^
+              |
+              = help: take one `extends` out
+        "#]],
+    );
+    check(
+        &[
+            ("p/a.yaml", "extends: b.yaml\n"),
+            ("p/b.yaml", "extends: ../c.yaml\n"),
+            ("c.yaml", "extends: ./p/../p/b.yaml\n"),
+        ],
+        &[],
+        expect![[r#"
+            error: pipelines extend each other in a loop: `p/b.yaml` -> `c.yaml` -> `p/b.yaml`
+             --> c.yaml:1:10
+              |
+            1 | extends: ./p/../p/b.yaml
+              |          ^^^^^^^^^^^^^^^
+              |
+              = help: take one `extends` out
         "#]],
     );
 }

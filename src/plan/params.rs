@@ -3,6 +3,9 @@
 //! The schema is used for what it can do better than deserialisation: to find all unknown names and all values of a
 //! wrong type at once, each with its place, and to keep a value's own characters where text is wanted (`0100`). The
 //! stage has the last word.
+//!
+//! `null` gives a parameter that takes no null its default again: that is how a file that extends another, or `--set`, takes
+//! a value back. A value that was only forgotten (`epochs:`) stays an error.
 
 use std::collections::BTreeMap;
 
@@ -188,6 +191,11 @@ impl<'a> Reading<'a> {
         values.into_iter().collect::<Option<Vec<Value>>>().map(Value::Array)
     }
 
+    fn takes_null(&self, schemas: &[&'a Value]) -> bool {
+        let mut choices = schemas.iter().flat_map(|schema| alternatives(self.root, schema));
+        choices.any(|choice| accepts_anything(choice) || accepts(choice, &Value::Null))
+    }
+
     fn map(&mut self, choices: &[&'a Value], entries: &[Entry], node: &Node, path: &str) -> Option<Value> {
         let objects: Vec<&Value> = choices.iter().copied().filter(|choice| has_type(choice, "object")).collect();
         if objects.is_empty() {
@@ -221,12 +229,20 @@ impl<'a> Reading<'a> {
                 self.diagnostics.push(Diagnostic::at(&key.span, message).help(help));
                 continue;
             }
+            if says_null(&entry.value) && !self.takes_null(&schemas) {
+                continue;
+            }
             if let Some(value) = self.value(&schemas, &entry.value, &inner) {
                 map.insert(key.text.clone(), value);
             }
         }
         Some(Value::Object(map))
     }
+}
+
+/// Written out, not just left empty, which is more likely a mistake.
+fn says_null(node: &Node) -> bool {
+    matches!(&node.data, Data::Scalar(scalar) if scalar.is_null() && !scalar.text.is_empty())
 }
 
 /// The schemas of which a value must meet one: references followed, `anyOf` and `oneOf` opened.

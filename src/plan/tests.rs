@@ -580,7 +580,7 @@ stages:
               |
               = help: did you mean `low_hz`?
 
-            error: `--set peeks.band=1`: the pipeline has no stage `peeks`
+            error: `--set peeks.band`: the pipeline has no stage `peeks`
              --> command line:3:7
               |
             3 | --set peeks.band=1
@@ -779,7 +779,7 @@ publish: {a.txt: more.signal, b.txt: ingest.sig}
               |
               = help: write `''` for an empty text, `null` for no value
 
-            error: `--set peeks.x=1`: the pipeline has no stage `peeks`
+            error: `--set peeks.x`: the pipeline has no stage `peeks`
              --> command line:2:7
               |
             2 | --set peeks.x=1
@@ -1067,4 +1067,20 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn null_gives_a_parameter_its_default_back() {
+    let params = |with: &str, sets: &[&str]| {
+        let planned = made(&format!("stages: {{ingest: {{uses: ingest, with: {with}}}}}"), sets);
+        planned.map(|plan| plan.nodes()[0].params.as_json().to_string()).map_err(|report| report.plain())
+    };
+    let default = params("{}", &[]).unwrap();
+    assert_ne!(params("{database: x, limit_n: 3}", &[]).unwrap(), default);
+    assert_eq!(params("{database: x, limit_n: 3}", &["ingest.database=null", "ingest.limit_n=~"]).unwrap(), default);
+    assert_eq!(params("{database: null, records: Null}", &[]).unwrap(), default);
+    let forgotten = params("{database: , records: []}", &[]).unwrap_err();
+    assert!(forgotten.contains("parameter `database` wants text, but is nothing"), "{forgotten}");
+    let unknown = params("{databse: null}", &[]).unwrap_err();
+    assert!(unknown.contains("did you mean `database`?"), "{unknown}");
 }

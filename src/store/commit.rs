@@ -26,9 +26,8 @@ const WINDOW: Duration = Duration::from_millis(100);
 const GROUP_N: usize = 64;
 
 struct Publication {
+    /// The lock's file holds the manifest.
     lock: KeyLock,
-    /// The manifest under its temporary name.
-    written: PathBuf,
     /// The blobs that this publication was the first to write.
     fresh: Vec<PathBuf>,
 }
@@ -56,8 +55,8 @@ impl Committer {
         Ok(Self { sender: Some(sender), thread: Some(thread) })
     }
 
-    pub(super) fn submit(&self, lock: KeyLock, written: PathBuf, fresh: Vec<PathBuf>) {
-        self.send(Message::Publication(Publication { lock, written, fresh }));
+    pub(super) fn submit(&self, lock: KeyLock, fresh: Vec<PathBuf>) {
+        self.send(Message::Publication(Publication { lock, fresh }));
     }
 
     pub(super) fn flush(&self) -> Result<(), StoreError> {
@@ -127,30 +126,31 @@ impl Commits {
                 for blob in &publication.fresh {
                     let _ = fs::remove_file(blob);
                 }
-                self.give_up(&publication);
+                self.give_up(publication);
             }
             self.cause.get_or_insert(StoreError::io("sync", &self.shared.root, error));
             return;
         }
         for publication in group {
             let path = self.shared.manifest_path(publication.lock.key());
-            match self.shared.disk.rename(&publication.written, &path, Step::ManifestRename) {
+            match self.shared.disk.rename(publication.lock.path(), &path, Step::ManifestRename) {
                 Ok(()) => {
                     self.unsynced = true;
                     guard(&self.shared.pending).remove(publication.lock.key());
+                    publication.lock.renamed();
                 }
                 Err(error) => {
-                    self.give_up(&publication);
+                    self.give_up(publication);
                     self.cause.get_or_insert(StoreError::writing(&path, 0, error));
                 }
             }
         }
     }
 
-    fn give_up(&mut self, publication: &Publication) {
+    /// Drops the lock, whose file is removed.
+    fn give_up(&mut self, publication: Publication) {
         let key = *publication.lock.key();
         guard(&self.shared.pending).remove(&key);
-        let _ = fs::remove_file(&publication.written);
         self.lost.push(key);
     }
 

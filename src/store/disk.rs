@@ -58,6 +58,15 @@ impl Disk {
         written
     }
 
+    /// Writes a file that is there already and whose content, if a dead process has left some, does not matter.
+    pub(super) fn write_over(&self, mut file: &File, bytes: &[u8], create: Step, write: Step) -> io::Result<()> {
+        self.announce(create)?;
+        if file.metadata()?.len() > 0 {
+            file.set_len(0)?;
+        }
+        self.write_all(&mut file, bytes, write)
+    }
+
     /// Renames a finished file into its place, making the place's folder when it is the first there.
     pub(super) fn rename(&self, from: &Path, to: &Path, step: Step) -> io::Result<()> {
         self.announce(step)?;
@@ -83,7 +92,7 @@ impl Disk {
         sync_file_system(root)
     }
 
-    fn write_all(&self, file: &mut File, bytes: &[u8], step: Step) -> io::Result<()> {
+    fn write_all(&self, file: &mut impl Write, bytes: &[u8], step: Step) -> io::Result<()> {
         #[cfg(test)]
         if let Some(hook) = &self.hook {
             match hook(step) {

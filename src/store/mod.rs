@@ -6,7 +6,7 @@
 //! format            the format number of the folder
 //! blobs/ab/ab12..   bytes, named by their BLAKE3 digest
 //! manifests/cd/..   what a job produced, named by the key of the job
-//! locks/            one lock file for each key being computed now
+//! locks/            one lock file for each key being computed now; it becomes the manifest
 //! leases/  gate     who has the store open, so that gc is safe beside them
 //! tmp/              files being written
 //! quarantine/       what was found damaged, for a person to look at
@@ -15,7 +15,8 @@
 //!
 //! # Publication, and what a power cut leaves
 //!
-//! [`Store::publish`] writes the blobs of a job to `tmp/`, renames them into place, and writes the manifest to `tmp/`.
+//! [`Store::publish`] writes the blobs of a job to `tmp/`, renames them into place, and writes the manifest into the lock
+//! file of its key.
 //! The commit thread gathers such publications for a tenth of a second, makes all of them durable with one `syncfs`,
 //! and only then renames the manifests into place and releases the locks of their keys. So:
 //!
@@ -64,7 +65,7 @@ use thiserror::Error;
 pub use self::blobs::ReadError;
 pub use self::gc::{GcOptions, GcReport, Removed};
 pub use self::lock::KeyLock;
-pub use self::manifests::{Damage, MANIFEST_FORMAT, Manifest, NewManifest, NewOutput, OutputName, OutputRef};
+pub use self::manifests::{Damage, MANIFEST_FORMAT, Manifest, NewManifest, NewOutput, OutputName, OutputRef, Outputs};
 pub use self::stat_cache::{FileState, StatCache, StatCacheError};
 pub use self::verify::{Problem, ProblemKind, StageSize, Stats, VerifyReport};
 
@@ -357,6 +358,20 @@ impl Store {
         Ok(Lookup::Hit(manifest))
     }
 
+    /// The manifest of a key as it stands, for explanations: nothing is touched or moved, and the outputs are not looked
+    /// for.
+    pub fn peek(&self, key: &Key) -> Result<Lookup, StoreError> {
+        if let Some(manifest) = guard(&self.shared.pending).get(key) {
+            return Ok(Lookup::Hit(manifest.clone()));
+        }
+        let path = self.shared.manifest_path(key);
+        let Some((_, text)) = read_whole(&path)? else { return Ok(Lookup::Miss(Miss::Absent)) };
+        Ok(match manifests::decode(&text, key) {
+            Ok(manifest) => Lookup::Hit(manifest),
+            Err(damage) => Lookup::Miss(Miss::Manifest { path, damage, quarantined: None }),
+        })
+    }
+
     /// Locks a key, to compute it. Calls `on_wait` once if another process, or another thread, holds the lock, then
     /// waits. Look the key up again after that: the other has published it, unless it failed.
     pub fn lock(&self, key: &Key, on_wait: impl FnOnce()) -> Result<KeyLock, StoreError> {
@@ -391,18 +406,17 @@ impl Store {
         let (format, key, outputs) = (MANIFEST_FORMAT, *lock.key(), stored);
         let manifest = Manifest { format, key, stage, code, version, fields, outputs, cpu_ms, wall_ms, warnings };
         let text = manifests::encode(&manifest);
-        let written = shared.temporary_path();
         shared
             .disk
-            .write_new(&written, &text, Step::ManifestCreate, Step::ManifestWrite)
-            .map_err(|error| StoreError::writing(&written, text.len(), error))?;
+            .write_over(lock.file(), &text, Step::ManifestCreate, Step::ManifestWrite)
+            .map_err(|error| StoreError::writing(lock.path(), text.len(), error))?;
         guard(&shared.pending).insert(key, manifest.clone());
         let mut committer = guard(&self.committer);
         let committer = match &mut *committer {
             Some(committer) => committer,
             none => none.insert(Committer::start(&self.shared)?),
         };
-        committer.submit(lock, written, fresh);
+        committer.submit(lock, fresh);
         Ok(manifest)
     }
 
@@ -425,6 +439,16 @@ impl Store {
     pub fn keys(&self) -> Result<BTreeSet<Key>, StoreError> {
         let found = self.shared.walk("manifests", ".json")?;
         Ok(found.ours.into_iter().map(|(hash, _)| Key::from_bytes(hash)).collect())
+    }
+
+    /// The keys of the manifests that were used last, at most `limit_n` of them, the latest first.
+    pub fn recent_keys(&self, limit_n: usize) -> Result<Vec<Key>, StoreError> {
+        let found = self.shared.walk("manifests", ".json")?.ours.into_iter();
+        let used = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+        let mut keys: Vec<_> = found.filter_map(|(hash, path)| Some((used(&path)?, Key::from_bytes(hash)))).collect();
+        keys.sort_by(|a, b| b.cmp(a));
+        keys.truncate(limit_n);
+        Ok(keys.into_iter().map(|(_, key)| key).collect())
     }
 }
 
@@ -569,8 +593,19 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn read_whole(path: &Path) -> Result<Option<(File, Vec<u8>)>, StoreError> {
     let read = || -> io::Result<(File, Vec<u8>)> {
         let mut file = File::open(path)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
+        // Files of the store are whole or damaged, so what the metadata says is all that there is: `read_to_end` would ask
+        // for the position and once more for the end.
+        let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
+        let mut read_n = 0;
+        while read_n < bytes.len() {
+            match file.read(&mut bytes[read_n..]) {
+                Ok(0) => break,
+                Ok(more_n) => read_n += more_n,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bytes.truncate(read_n);
         Ok((file, bytes))
     };
     match read() {

@@ -85,6 +85,8 @@ pub enum StatCacheError {
 #[derive(Debug)]
 pub struct StatCache {
     file: PathBuf,
+    /// Where relative paths begin; asked for once and not once a file.
+    working_folder: Option<PathBuf>,
     entries: Mutex<Entries>,
 }
 
@@ -109,7 +111,8 @@ impl StatCache {
     #[must_use]
     pub fn open(file: &Path) -> Self {
         let by_path = fs::read(file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
-        Self { file: file.to_owned(), entries: Mutex::new(Entries { by_path, changed: false }) }
+        let working_folder = std::env::current_dir().ok();
+        Self { file: file.to_owned(), working_folder, entries: Mutex::new(Entries { by_path, changed: false }) }
     }
 
     /// The digest of a file: from the cache if the entry can be trusted, else by reading the file.
@@ -156,7 +159,8 @@ impl StatCache {
 
     fn digest_file_at(&self, path: &Path, clock_ns: impl Fn() -> i64) -> Result<FileState, StatCacheError> {
         let io = |action, source| StatCacheError::Io { action, path: path.to_owned(), source };
-        let absolute = std::path::absolute(path).map_err(|error| io("find", error))?;
+        let joined = self.working_folder.as_ref().map(|folder| folder.join(path));
+        let absolute = std::path::absolute(joined.as_deref().unwrap_or(path)).map_err(|error| io("find", error))?;
         let name = absolute.as_os_str().as_bytes();
         let metadata = fs::metadata(path).map_err(|error| io("read", error))?;
         if let Some((state, used)) = guard(&self.entries).by_path.get_mut(name) {

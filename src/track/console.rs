@@ -20,8 +20,18 @@ pub enum Verbosity {
     Quiet,
     /// A line or bar a node.
     Normal,
+    /// The same, but only for nodes with something to do, and no published files: one run of many.
+    Brief,
     /// Events as JSON lines on stdout.
     Json,
+}
+
+impl Verbosity {
+    /// Whether more is shown than warnings and failures, and for people.
+    #[must_use]
+    pub fn has_progress(self) -> bool {
+        matches!(self, Self::Normal | Self::Brief)
+    }
 }
 
 /// More files than this in one folder are counted, not named.
@@ -57,7 +67,7 @@ impl Console {
     /// A console; bars are shown where stderr is a terminal.
     #[must_use]
     pub fn new(verbosity: Verbosity) -> Self {
-        let bars = (verbosity == Verbosity::Normal && std::io::stderr().is_terminal()).then(MultiProgress::new);
+        let bars = (verbosity.has_progress() && std::io::stderr().is_terminal()).then(MultiProgress::new);
         Self {
             verbosity,
             bars,
@@ -80,7 +90,7 @@ impl Console {
     }
 
     fn say(&self, text: &str) {
-        if self.verbosity == Verbosity::Normal {
+        if self.verbosity.has_progress() {
             self.line(text);
         }
     }
@@ -102,6 +112,9 @@ impl Console {
         }
         if let Some(bar) = node.bar.take() {
             bar.finish_and_clear();
+        }
+        if self.verbosity == Verbosity::Brief && node.hit_n == node.job_n {
+            return;
         }
         let text = node.summary(&job.node, self.width);
         self.say(&text);
@@ -172,6 +185,7 @@ impl Listener for Console {
         let label = |job: &Option<JobName>| job.as_ref().map(|job| format!("{job}: ")).unwrap_or_default();
         match event {
             Event::Planned { jobs, order } => {
+                self.nodes.clear();
                 self.width = order.iter().map(String::len).max().unwrap_or_default();
                 for name in order {
                     let node = Node {
@@ -230,7 +244,7 @@ impl Listener for Console {
             }
             Event::Skipped { job } => self.count(job, |node| node.skipped_n += 1),
             Event::Published { path, written, .. } => {
-                if *written {
+                if *written && self.verbosity != Verbosity::Brief {
                     let (folder, name) = path.rsplit_once('/').unwrap_or((".", path));
                     self.written.entry(folder.to_owned()).or_default().push(name.to_owned());
                 }

@@ -14,7 +14,7 @@ use super::{
     Listener,
     mlflow::{
         Dataset, GitState, LoggedModel, Registration, RunDescription, Sender, Settings, Spool, SpoolError, Status,
-        TensorSpec,
+        SyncReport, TensorSpec,
     },
     run_folder::{RunFile, SweepPoint, now_ms},
 };
@@ -26,6 +26,10 @@ use crate::{
 
 /// The spool's folder inside a run folder.
 pub const SPOOL_FOLDER: &str = "mlflow";
+
+/// The tag that all runs of a sweep have in common. They are not children of a parent run: MLflow's page collapses those,
+/// and its charts stay empty until they are opened.
+pub const SWEEP_TAG: &str = "ecgpipe.sweep";
 
 /// How long the end of a run waits for a server that is slow; the rest is for `ecgpipe mlflow sync`.
 pub const FINISH_DEADLINE: Duration = Duration::from_secs(20);
@@ -71,8 +75,8 @@ impl MlflowRun {
             ("ecgpipe.pipeline".to_owned(), run.pipeline.clone()),
         ]);
         if let Some(sweep) = &run.sweep {
-            tags.insert("ecgpipe.sweep".to_owned(), sweep.id.clone());
-            tags.insert("ecgpipe.sweep.point".to_owned(), format!("{} of {}", sweep.point, sweep.point_n));
+            tags.insert(SWEEP_TAG.to_owned(), sweep.id.clone());
+            tags.insert(format!("{SWEEP_TAG}.point"), format!("{} of {}", sweep.point, sweep.point_n));
         }
         let description = RunDescription {
             run_uuid: run.uuid.clone(),
@@ -176,17 +180,38 @@ impl Sending {
         report.complete || report.halted.is_some()
     }
 
-    /// Waits for the server, for `deadline` at most, and says what became of the copy.
-    pub fn finish(self, deadline: Duration, tell: &dyn Fn(Event)) {
-        let report = self.sender.finish(deadline);
-        if report.complete {
-            let text = report.run_url.clone().unwrap_or_else(|| report.summary());
-            tell(Event::Note { job: None, text: format!("MLflow: {text}") });
-        } else {
-            let (summary, id) = (report.summary(), self.run_id);
-            let text = format!("MLflow: {summary}; nothing is lost: `ecgpipe mlflow sync {id}` sends the rest");
-            tell(Event::Warning { job: None, text });
+    /// Waits for the server, for `deadline` at most.
+    #[must_use]
+    pub fn finish(self, deadline: Duration) -> Sent {
+        Sent { report: self.sender.finish(deadline), run_id: self.run_id }
+    }
+}
+
+/// What became of the copy of a run.
+pub struct Sent {
+    run_id: String,
+    report: SyncReport,
+}
+
+impl Sent {
+    /// The page with all runs of a sweep, if this one has arrived whole.
+    #[must_use]
+    pub fn sweep_url(&self, sweep: &str) -> Option<String> {
+        let url = self.report.run_url.as_ref().filter(|_| self.report.complete)?;
+        let (experiment, _) = url.rsplit_once("/runs/")?;
+        Some(format!("{experiment}/runs?searchFilter=tags.%60{SWEEP_TAG}%60%20%3D%20%22{sweep}%22"))
+    }
+
+    /// The same for people.
+    #[must_use]
+    pub fn event(&self) -> Event {
+        if self.report.complete {
+            let text = self.report.run_url.clone().unwrap_or_else(|| self.report.summary());
+            return Event::Note { job: None, text: format!("MLflow: {text}") };
         }
+        let (summary, id) = (self.report.summary(), &self.run_id);
+        let text = format!("MLflow: {summary}; nothing is lost: `ecgpipe mlflow sync {id}` sends the rest");
+        Event::Warning { job: None, text }
     }
 }
 

@@ -4,17 +4,19 @@
 //! |---|---|
 //! | `run.json` | who, what, when, how it ended; rewritten at the end |
 //! | `plan.json` | the checked pipeline with every parameter |
-//! | `events.jsonl` | everything that happened, appended as it happens, with times |
+//! | `events.jsonl` | everything that happened, appended as it happens, with times; hits are counted, `jobs.json` has each |
 //! | `params.json` | flattened parameters |
 //! | `metrics.json` | every metric point |
 //! | `jobs.json` | every job: key, why it ran, outputs by digest; these are the roots of the cache |
-//! | `sources.json` | digests of the raw files |
+//! | `sources.json` | digests and places of the raw files, by node and record |
+//! | `published.json` | the files that were given to people: path, digest of their bytes, and of the artifact |
 //! | `mlflow/` | the spool for the tracking server |
 //! | `published/` | of a point of a sweep: what its pipeline publishes, except what goes to `data/` |
 //!
 //! Times appear here and only here: never in an artifact.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fs::{self, File},
     io::{BufWriter, Write},
@@ -22,8 +24,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use ecgpipe_sdk::MetricPoint;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use ecgpipe_sdk::{MetricPoint, RecordId};
+use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 
 use super::Listener;
 use crate::{
@@ -31,6 +33,7 @@ use crate::{
     event::{Counts, Event, JobName, RunStatus},
     explain::Why,
     git::GitState,
+    sweep::values,
 };
 
 /// `run.json`.
@@ -84,8 +87,7 @@ impl SweepPoint {
     /// `train.epochs=10 train.learning_rate=0.001`.
     #[must_use]
     pub fn values(&self) -> String {
-        let pairs: Vec<String> = self.varied.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        pairs.join(" ")
+        values(&self.varied)
     }
 
     /// `point 3 of 8: train.epochs=10`.
@@ -111,11 +113,49 @@ pub struct JobFile {
     pub outputs: BTreeMap<String, Digest>,
 }
 
+/// `sources.json`: node, record, file name.
+pub type SourcesFile = BTreeMap<String, BTreeMap<RecordId, BTreeMap<String, RawFileFacts>>>;
+
+/// What a run knew of a raw file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawFileFacts {
+    /// Of its bytes.
+    pub digest: Digest,
+    /// Where it was.
+    pub path: PathBuf,
+}
+
+/// What a run published.
+pub const PUBLISHED_FILE: &str = "published.json";
+
+/// One entry of [`PUBLISHED_FILE`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedEntry {
+    /// Relative to the project folder.
+    pub path: String,
+    /// Of the file's bytes.
+    pub digest: Digest,
+    /// Length in bytes.
+    pub size: u64,
+    /// Of the artifact that it was made from; another where the provenance was written into the file, or where the
+    /// artifact is a bundle of files.
+    pub artifact: Digest,
+    /// The job that made the artifact.
+    pub job: JobName,
+    /// Its output.
+    pub port: String,
+    /// Its key.
+    pub key: Key,
+}
+
 /// Where a point of a sweep publishes, in its run folder.
 pub const PUBLISHED_FOLDER: &str = "published";
 
 /// The version of the files in a run folder.
 pub const FORMAT: u32 = 1;
+
+/// The lists of a run of 20,000 jobs have some megabytes.
+const BUFFER_N: usize = 64 << 10;
 
 /// A run folder that does not say what it should.
 #[derive(Debug, thiserror::Error)]
@@ -195,10 +235,28 @@ impl RunFolder {
     /// If it cannot be written.
     pub fn write(&self, name: &str, value: &impl Serialize) -> Result<(), RunFolderError> {
         let path = self.folder.join(name);
-        let json = serde_json::to_vec(value).expect("run files are plain data");
         let temporary = self.folder.join(format!(".{name}.partial"));
-        fs::write(&temporary, json).map_err(io("write", &temporary))?;
+        let write = || {
+            let mut file = BufWriter::with_capacity(BUFFER_N, File::create(&temporary)?);
+            serde_json::to_writer(&mut file, value)?;
+            file.flush()
+        };
+        write().map_err(io("write", &temporary))?;
         fs::rename(&temporary, &path).map_err(io("write", &path))
+    }
+
+    /// Writes a list of which only one item is in memory at a time.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_list<T: Serialize>(&self, name: &str, items: impl Iterator<Item = T>) -> Result<(), RunFolderError> {
+        struct List<I>(Cell<Option<I>>);
+        impl<T: Serialize, I: Iterator<Item = T>> Serialize for List<I> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_seq(self.0.take().expect("a list is written once"))
+            }
+        }
+        self.write(name, &List(Cell::new(Some(items))))
     }
 
     /// Writes the end into `run.json`.
@@ -219,13 +277,23 @@ impl RunFolder {
     pub fn listener(&self) -> Result<EventLog, RunFolderError> {
         let path = self.folder.join("events.jsonl");
         let file = File::create(&path).map_err(io("create", &path))?;
-        Ok(EventLog { file: BufWriter::new(file) })
+        Ok(EventLog { file: BufWriter::new(file), hits: BTreeMap::new() })
     }
 }
 
-/// Appends events to `events.jsonl`.
+/// Appends events to `events.jsonl`. Hits are only counted, with a line a node at the end: a run that has nothing to do says
+/// so in a few lines, not in one for each of its jobs.
 pub struct EventLog {
     file: BufWriter<File>,
+    hits: BTreeMap<String, usize>,
+}
+
+impl EventLog {
+    fn append(&mut self, line: &impl Serialize) {
+        // A full disk must not stop the run: the store reports it where it matters.
+        let _ = serde_json::to_writer(&mut self.file, line);
+        let _ = self.file.write_all(b"\n");
+    }
 }
 
 impl Listener for EventLog {
@@ -236,14 +304,26 @@ impl Listener for EventLog {
             #[serde(flatten)]
             event: &'a Event,
         }
-        if matches!(event, Event::Progress { .. }) {
-            return;
+        let at_ms = now_ms();
+        match event {
+            Event::Progress { .. } => return,
+            Event::Hit { job, .. } => {
+                match self.hits.get_mut(&job.node) {
+                    Some(hit_n) => *hit_n += 1,
+                    None => drop(self.hits.insert(job.node.clone(), 1)),
+                }
+                return;
+            }
+            Event::Finished { .. } => {
+                for (node, job_n) in std::mem::take(&mut self.hits) {
+                    self.append(&serde_json::json!({"at_ms": at_ms, "event": "hits", "node": node, "job_n": job_n}));
+                }
+            }
+            _ => {}
         }
-        // A full disk must not stop the run: the store reports it where it matters.
-        let _ = serde_json::to_writer(&mut self.file, &Line { at_ms: now_ms(), event });
-        let _ = self.file.write_all(b"\n");
-        // What was only found is not worth a system call each; what was done must survive a crash.
-        if !matches!(event, Event::Hit { .. } | Event::Metric { .. }) {
+        self.append(&Line { at_ms, event });
+        // What was done must survive a crash; metrics are not worth a system call each.
+        if !matches!(event, Event::Metric { .. }) {
             let _ = self.file.flush();
         }
     }
@@ -269,6 +349,19 @@ impl Listener for MetricLog {
             points.insert((point.key.clone(), point.step), point.value);
         }
     }
+}
+
+/// The value of each metric at its last step.
+#[must_use]
+pub fn last_values(points: &[MetricPoint]) -> BTreeMap<String, f64> {
+    let mut last: BTreeMap<&str, (i64, f64)> = BTreeMap::new();
+    for point in points {
+        let entry = last.entry(&point.key).or_insert((point.step, point.value));
+        if point.step >= entry.0 {
+            *entry = (point.step, point.value);
+        }
+    }
+    last.into_iter().map(|(key, (_, value))| (key.to_owned(), value)).collect()
 }
 
 /// Milliseconds since 1970.
@@ -305,33 +398,6 @@ pub fn find(runs: &Path, name: &str) -> Result<(PathBuf, RunFile), RunFolderErro
         (Some(run), None) => Ok(run),
         _ => Err(unknown()),
     }
-}
-
-/// How many runs back a job's last key is looked for.
-const PREVIOUS_RUN_N: usize = 20;
-
-/// The key that every job of a pipeline had when it was last done. A run that failed, was stopped, or had only some targets
-/// knows only some jobs, so earlier ones fill in the rest.
-#[must_use]
-pub fn previous_keys(runs: &Path, pipeline: &str) -> BTreeMap<JobName, Key> {
-    // Ids begin with the time, so the newest folders come last; only they are opened.
-    let mut names: Vec<String> = fs::read_dir(runs)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    let folders = names.into_iter().rev().map(|name| runs.join(name));
-    let of_pipeline =
-        folders.filter(|folder| read::<RunFile>(folder, "run.json").is_ok_and(|run| run.pipeline == pipeline));
-    let mut keys = BTreeMap::new();
-    for jobs in of_pipeline.take(PREVIOUS_RUN_N).filter_map(|folder| read::<Vec<JobFile>>(&folder, "jobs.json").ok()) {
-        for job in jobs.into_iter().filter(|job| !job.outputs.is_empty()) {
-            keys.entry(job.job).or_insert(job.key);
-        }
-    }
-    keys
 }
 
 /// Reads one of the JSON files of a run folder.
@@ -382,25 +448,5 @@ mod tests {
         assert_eq!(find(runs.path(), &first.run().id).expect("found").1.started_ms, 1);
         assert!(find(runs.path(), "2026").is_err(), "an ambiguous beginning");
         assert!(find(runs.path(), "nothing").is_err());
-    }
-
-    #[test]
-    fn previous_keys_are_the_newest_of_each_job_that_was_done() {
-        let runs = tempfile::tempdir().expect("a temporary folder");
-        let job = JobName { node: "split".to_owned(), record: None };
-        for (id, byte) in [("20260101-000001-full", 1), ("20260101-000002-full", 2)] {
-            let folder = RunFolder::create(runs.path(), run(id, byte.into())).expect("created");
-            let key = Key::from_bytes([byte; 32]);
-            let outputs = BTreeMap::from([("split".to_owned(), Digest::of(b"result"))]);
-            let entry = JobFile { job: job.clone(), uses: "split".to_owned(), key, why: None, outputs };
-            folder.write("jobs.json", &vec![entry]).expect("written");
-        }
-        let failed = RunFolder::create(runs.path(), run("20260101-000003-full", 3)).expect("created");
-        let key = Key::from_bytes([3; 32]);
-        let entry = JobFile { job: job.clone(), uses: "split".to_owned(), key, why: None, outputs: BTreeMap::new() };
-        failed.write("jobs.json", &vec![entry]).expect("written");
-        RunFolder::create(runs.path(), run("20260101-000004-full", 4)).expect("a run without jobs");
-        assert_eq!(previous_keys(runs.path(), "full")[&job], Key::from_bytes([2; 32]));
-        assert!(previous_keys(runs.path(), "other").is_empty());
     }
 }

@@ -12,10 +12,11 @@ use std::{
 };
 
 use ecgpipe::{
-    digest::{Digest, Key},
-    engine::{self, EngineError, Request, RunReport},
-    event::{Counts, Event, JobName, RunStatus},
+    digest::Digest,
+    engine::{self, Asked, EngineError, Request, RunReport},
+    event::{Counts, Event, RunStatus},
     expand::Surroundings,
+    history::History,
     pipeline,
     plan::{Plan, plan},
     store::Store,
@@ -61,14 +62,12 @@ pub(crate) struct Options {
     pub(crate) dry_run: bool,
     /// The run is cancelled as soon as a job of this name starts.
     pub(crate) cancel_at: Option<&'static str>,
-    /// The keys that misses are explained against.
-    pub(crate) previous: BTreeMap<JobName, Key>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        let (force, targets, previous) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Self { jobs: 2, force, targets, keep_going: false, dry_run: false, cancel_at: None, previous }
+        let (force, targets) = (Vec::new(), Vec::new());
+        Self { jobs: 2, force, targets, keep_going: false, dry_run: false, cancel_at: None }
     }
 }
 
@@ -156,6 +155,10 @@ impl Project {
         self.folder.path().join("data")
     }
 
+    pub(crate) fn runs_folder(&self) -> PathBuf {
+        self.folder.path().join("runs")
+    }
+
     pub(crate) fn store_folder(&self) -> PathBuf {
         self.data_folder().join("store")
     }
@@ -229,7 +232,10 @@ impl Project {
     }
 
     pub(crate) fn try_run(&self, options: &Options, store: &Path) -> Result<Ran, EngineError> {
-        let plan = self.plan();
+        self.run_plan(&self.plan(), options, store)
+    }
+
+    pub(crate) fn run_plan(&self, plan: &Plan, options: &Options, store: &Path) -> Result<Ran, EngineError> {
         let store = Store::open(store)?;
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let selected = plan.select(&owned(&options.targets)).unwrap();
@@ -242,10 +248,12 @@ impl Project {
             }
             events.lock().unwrap().push(event);
         };
-        let surroundings = Surroundings { data_folder: self.data_folder(), shared_data: None, offline: true, logs: None };
-        let previous = |job: &JobName| options.previous.get(job).copied();
+        let surroundings =
+            Surroundings { data_folder: self.data_folder(), shared_data: None, offline: true, logs: None };
+        let history = History::new(&self.runs_folder(), plan.name());
+        let previous = |asked: &Asked<'_>| Some(history.why(asked));
         let request = Request {
-            plan: &plan,
+            plan,
             registry: &stages::registry(&self.codes),
             store: &store,
             surroundings: &surroundings,

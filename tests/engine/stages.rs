@@ -13,8 +13,9 @@ use std::{
 
 use bytes::Bytes;
 use ecgpipe_sdk::{
-    All, BoundParams, Context, Each, ErasedStage, Kind, KindError, Metrics, NoInputs, One, Onnx, ParamError, PortValue,
-    PortValues, RecordId, Registry, SourceContext, SourceFile, SourceRecord, Stage, StageError, StageSpec, ports,
+    All, BoundParams, Context, Each, ErasedStage, Files, Kind, KindError, Metrics, NamedFile, NoInputs, One, Onnx,
+    ParamError, PortValue, PortValues, RecordId, Registry, SourceContext, SourceFile, SourceRecord, Stage, StageError,
+    StageSpec, ports,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -259,6 +260,31 @@ stage!(Export, "export", Remark, ExportIn => ExportOut, [], |_params, inputs, _c
     Ok(ExportOut { onnx: One::new(Onnx { bytes: bytes.into() }) })
 });
 
+text_ports!(DrawIn { text: One<Text> });
+
+ports! {
+    pub(crate) struct DrawOut {
+        /// What is drawn.
+        pub(crate) files: One<Files>,
+    }
+}
+
+/// Parameters of [`Draw`].
+#[derive(Serialize, Deserialize, JsonSchema, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DrawParams {
+    /// Whether the time of day gets into the drawing: what no stage may do.
+    drifts: bool,
+}
+
+stage!(Draw, "draw", DrawParams, DrawIn => DrawOut, [], |params, inputs, _cx| {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let drift = if params.drifts { since.as_nanos().to_string() } else { String::new() };
+    let file = |name: &str, bytes: String| NamedFile { name: name.to_owned(), bytes: bytes.into_bytes() };
+    let svg = format!("<svg><text>{}</text></svg>", inputs.text.0);
+    Ok(DrawOut { files: One::new(Files::new(vec![file("a.svg", svg), file("b.yaml", format!("drift: '{drift}'"))])) })
+});
+
 /// What [`Crooked`] puts on its output port.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Crook {
@@ -322,6 +348,7 @@ pub(crate) fn registry(codes: &BTreeMap<String, String>) -> Registry {
     add::<Mix>(&mut registry, codes);
     add::<Score>(&mut registry, codes);
     add::<Export>(&mut registry, codes);
+    add::<Draw>(&mut registry, codes);
     registry.add(Box::new(Crooked::new(Crook::WrongType)));
     registry.add(Box::new(Crooked::new(Crook::Nothing)));
     registry

@@ -108,11 +108,17 @@ impl BoundParams {
     /// Every leaf as (dotted path, canonical text), sorted by path: for keys, explanations and trackers.
     #[must_use]
     pub fn flattened(&self) -> Vec<(String, String)> {
-        let mut leaves = Vec::new();
-        flatten("", &self.0, &mut leaves);
-        leaves.sort();
-        leaves
+        flattened(&self.0)
     }
+}
+
+/// [`BoundParams::flattened`] for parameters that were bound at another time: those that a run recorded.
+#[must_use]
+pub fn flattened(params: &Value) -> Vec<(String, String)> {
+    let mut leaves = Vec::new();
+    flatten("", params, &mut leaves);
+    leaves.sort();
+    leaves
 }
 
 /// A parameter that a stage does not accept.

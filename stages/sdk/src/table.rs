@@ -259,15 +259,22 @@ impl Table {
     /// # Errors
     /// If the bytes are no Parquet table, or one of another kind or version.
     pub fn read(bytes: &Bytes, kind: &str, version: u32) -> Result<Self, TableError> {
+        Self::open(bytes, |metadata| {
+            let expected = format!("{kind} v{version}");
+            let found = metadata.get("ecgpipe.kind").cloned().unwrap_or_else(|| "a table of no kind".to_owned());
+            if found == expected { Ok(()) } else { Err(TableError::Kind { found, expected }) }
+        })
+    }
+
+    fn open(
+        bytes: &Bytes,
+        check_kind: impl FnOnce(&BTreeMap<String, String>) -> Result<(), TableError>,
+    ) -> Result<Self, TableError> {
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes.clone(), options)?;
         let file = builder.metadata().file_metadata();
         let metadata = entries(builder.metadata());
-        let expected = format!("{kind} v{version}");
-        let found = metadata.get("ecgpipe.kind").cloned().unwrap_or_else(|| "a table of no kind".to_owned());
-        if found != expected {
-            return Err(TableError::Kind { found, expected });
-        }
+        check_kind(&metadata)?;
         check_codecs(builder.metadata())?;
         let row_n = usize::try_from(file.num_rows()).unwrap_or_default();
         let schema = Arc::clone(builder.schema());
@@ -439,6 +446,82 @@ impl Table {
     }
 }
 
+/// One way in which two tables differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableDifference {
+    /// A metadata entry has another value, or only one table has it.
+    Metadata {
+        /// Its name.
+        key: String,
+    },
+    /// The tables have other numbers of rows.
+    Rows {
+        /// Of the first.
+        first_n: usize,
+        /// Of the second.
+        second_n: usize,
+    },
+    /// A column is of another type, or only one table has it.
+    Column {
+        /// Its name.
+        column: String,
+    },
+    /// Some values of a column differ.
+    Values {
+        /// Its name.
+        column: String,
+        /// In how many rows.
+        row_n: usize,
+        /// The first of these rows, from 0.
+        first_row_idx: usize,
+    },
+}
+
+impl std::fmt::Display for TableDifference {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Metadata { key } => write!(formatter, "the metadata `{key}` differs"),
+            Self::Rows { first_n, second_n } => write!(formatter, "{first_n} rows against {second_n}"),
+            Self::Column { column } => write!(formatter, "column `{column}` is of another type or in one table only"),
+            Self::Values { column, row_n, first_row_idx } => {
+                write!(formatter, "column `{column}` differs in {row_n} rows, first in row {first_row_idx}")
+            }
+        }
+    }
+}
+
+/// In what two tables of any kind differ: metadata, then columns by name; rows are compared one with one, by their bits.
+///
+/// # Errors
+/// If one of them is no Parquet table.
+pub fn table_differences(first: &Bytes, second: &Bytes) -> Result<Vec<TableDifference>, TableError> {
+    let (first, second) = (Table::open(first, |_| Ok(()))?, Table::open(second, |_| Ok(()))?);
+    let keys: BTreeSet<&String> = first.metadata.keys().chain(second.metadata.keys()).collect();
+    let metadata = keys.into_iter().filter(|key| first.metadata.get(*key) != second.metadata.get(*key));
+    let mut found: Vec<_> = metadata.map(|key| TableDifference::Metadata { key: key.clone() }).collect();
+    let (first_n, second_n) = (first.row_n(), second.row_n());
+    if first_n != second_n {
+        found.push(TableDifference::Rows { first_n, second_n });
+    }
+    let names = |table: &Table| -> BTreeSet<String> {
+        table.batch.schema().fields().iter().map(|field| field.name().clone()).collect()
+    };
+    for column in names(&first).union(&names(&second)) {
+        match (first.batch.column_by_name(column), second.batch.column_by_name(column)) {
+            (Some(a), Some(b)) if a.data_type() == b.data_type() => {
+                let differs = |row_idx: &usize| *a.slice(*row_idx, 1) != *b.slice(*row_idx, 1);
+                let rows: Vec<usize> = (0..first_n.min(second_n)).filter(differs).collect();
+                if let Some(&first_row_idx) = rows.first() {
+                    let (column, row_n) = (column.clone(), rows.len());
+                    found.push(TableDifference::Values { column, row_n, first_row_idx });
+                }
+            }
+            _ => found.push(TableDifference::Column { column: column.clone() }),
+        }
+    }
+    Ok(found)
+}
+
 /// What a table says of itself without its rows: the names of its columns, and its metadata.
 ///
 /// # Errors
@@ -585,6 +668,27 @@ mod tests {
         let (columns, metadata) = outline(&Bytes::from(sample().finish().expect("valid table"))).expect("a table");
         assert_eq!(columns.len(), 6);
         assert_eq!(metadata["unit.position"], "samples");
+    }
+
+    #[test]
+    fn differences_name_metadata_rows_columns_and_values() {
+        let differences = |first: TableWriter, second: TableWriter| -> Vec<String> {
+            let [first, second] = [first, second].map(|table| Bytes::from(table.finish().expect("valid table")));
+            table_differences(&first, &second).expect("two tables").iter().map(ToString::to_string).collect()
+        };
+        let table = |values: [i64; 4]| TableWriter::new("thing", 1).i64("position", values);
+        assert!(differences(sample(), sample()).is_empty());
+        let changed = differences(table([1, 2, 3, 4]), table([1, 9, 3, 9]));
+        assert_eq!(changed, ["column `position` differs in 2 rows, first in row 1"]);
+        let other = table([1, 2, 3, 4]).meta("rate", &360);
+        let longer = TableWriter::new("thing", 1).i64("position", [1, 2, 3, 4, 5]).bool("flag", vec![true; 5]);
+        let expected = [
+            "the metadata `rate` differs",
+            "4 rows against 5",
+            "column `flag` is of another type or in one table only",
+        ];
+        assert_eq!(differences(other, longer), expected);
+        assert!(table_differences(&Bytes::from_static(b"text"), &Bytes::new()).is_err());
     }
 
     #[test]

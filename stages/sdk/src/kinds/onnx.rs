@@ -41,6 +41,24 @@ impl Onnx {
             .map_err(|error| OnnxMetadataError(format!("metadata `{PROVENANCE_KEY}` is malformed: {error}")))
     }
 
+    /// The file as it was before a provenance was written into it: the artifact that the provenance's digest names.
+    ///
+    /// # Errors
+    /// If the bytes are not a protobuf message of ONNX's shape.
+    pub fn without_provenance(bytes: &[u8]) -> Result<Vec<u8>, OnnxMetadataError> {
+        let (mut rest, mut kept) = (bytes, Vec::with_capacity(bytes.len()));
+        while !rest.is_empty() {
+            let before = rest;
+            let (number, value) = field(&mut rest).ok_or_else(|| malformed(bytes, before))?;
+            let is_provenance = number == METADATA_PROPS
+                && value.map(|value| entry(value)).transpose()?.is_some_and(|(key, _)| key == PROVENANCE_KEY);
+            if !is_provenance {
+                kept.extend_from_slice(&before[..before.len() - rest.len()]);
+            }
+        }
+        Ok(kept)
+    }
+
     /// All of a file's `metadata_props`.
     ///
     /// # Errors
@@ -52,15 +70,8 @@ impl Onnx {
             if number != METADATA_PROPS {
                 continue;
             }
-            let (mut key, mut text) = (None, None);
-            for field in fields(value) {
-                match field? {
-                    (1, bytes) => key = Some(utf8(bytes)?),
-                    (2, bytes) => text = Some(utf8(bytes)?),
-                    _ => {}
-                }
-            }
-            metadata.insert(key.unwrap_or_default(), text.unwrap_or_default());
+            let (key, text) = entry(value)?;
+            metadata.insert(key, text);
         }
         Ok(metadata)
     }
@@ -89,6 +100,23 @@ impl Kind for Onnx {
         append_field(&mut stamped, METADATA_PROPS, &entry);
         stamped.into()
     }
+}
+
+/// Key and value of a `StringStringEntryProto`.
+fn entry(message: &[u8]) -> Result<(String, String), OnnxMetadataError> {
+    let (mut key, mut text) = (String::new(), String::new());
+    for field in fields(message) {
+        match field? {
+            (1, bytes) => key = utf8(bytes)?,
+            (2, bytes) => text = utf8(bytes)?,
+            _ => {}
+        }
+    }
+    Ok((key, text))
+}
+
+fn malformed(message: &[u8], rest: &[u8]) -> OnnxMetadataError {
+    OnnxMetadataError(format!("malformed protobuf field near byte {}", message.len() - rest.len()))
 }
 
 fn utf8(bytes: &[u8]) -> Result<String, OnnxMetadataError> {
@@ -120,8 +148,7 @@ fn fields(message: &[u8]) -> impl Iterator<Item = Result<(u64, &[u8]), OnnxMetad
                 Some((_, None)) => {}
                 None => {
                     failed = true;
-                    let offset = message.len() - rest.len();
-                    return Some(Err(OnnxMetadataError(format!("malformed protobuf field near byte {offset}"))));
+                    return Some(Err(malformed(message, rest)));
                 }
             }
         }
@@ -190,6 +217,8 @@ mod tests {
         assert!(stamped.starts_with(&model));
         assert_eq!(Onnx::provenance(&stamped), Ok(Some(provenance())));
         assert_eq!(Onnx::provenance(&model), Ok(None));
+        assert_eq!(Onnx::without_provenance(&stamped), Ok(model.clone()));
+        assert_eq!(Onnx::without_provenance(&model), Ok(model));
     }
 
     #[test]
