@@ -154,7 +154,11 @@ impl Files<'_> {
             Ok(text) => text,
             Err(error) => {
                 let message = format!("cannot read the pipeline file `{}`: {error}", path.display());
-                self.diagnostics.push(problem(message));
+                let help = match named_at {
+                    Some(_) => "`extends` is relative to the file that says it",
+                    None => "check the path; pipelines are usually in `pipelines/`",
+                };
+                self.diagnostics.push(problem(message).help(help.to_owned()));
                 return None;
             }
         };
@@ -179,7 +183,8 @@ impl Files<'_> {
         let extends = entries.remove(at);
         let Data::Scalar(base) = &extends.value.data else {
             let message = format!("`extends` wants the path of one file, but is {}", extends.value.describe());
-            self.diagnostics.push(Diagnostic::at(&extends.value.span, message));
+            let problem = Diagnostic::at(&extends.value.span, message);
+            self.diagnostics.push(problem.help("for example `extends: base.yaml`".to_owned()));
             return None;
         };
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -257,10 +262,6 @@ struct Form {
 }
 
 impl Form {
-    fn error(&mut self, span: &Span, message: String) {
-        self.diagnostics.push(Diagnostic::at(span, message));
-    }
-
     fn entries<'a>(&mut self, place: &Span, what: &str, node: &'a Node, example: &str) -> &'a [Entry] {
         match &node.data {
             Data::Map(entries) => entries,
@@ -284,7 +285,9 @@ impl Form {
             }
             _ => {
                 let span = if entry.value.is_null() { &entry.key.span } else { &entry.value.span };
-                self.error(span, format!("{what} wants {wants}, but is {}", entry.value.describe()));
+                let problem = Diagnostic::at(span, format!("{what} wants {wants}, but is {}", entry.value.describe()));
+                let help = if wants == OUTPUT { "for example `ingest.signals`" } else { "for example `mitbih`" };
+                self.diagnostics.push(problem.help(help.to_owned()));
                 None
             }
         }
@@ -369,7 +372,7 @@ impl Form {
                 let span = if entry.value.is_null() { &entry.key.span } else { &entry.value.span };
                 let message =
                     format!("`seed` wants a whole number from 0 to 2^64 - 1, but is {}", entry.value.describe());
-                self.error(span, message);
+                self.diagnostics.push(Diagnostic::at(span, message).help("for example `seed: 2025`".to_owned()));
                 DEFAULT_SEED
             }
         }
@@ -401,7 +404,7 @@ impl Form {
                 "`{}` cannot be the name of a stage: it is a key of the pipeline, which `--set` means",
                 name.text
             );
-            self.error(&name.span, message);
+            self.diagnostics.push(Diagnostic::at(&name.span, message).help("choose another name".to_owned()));
             good = false;
         }
         let what = format!("stage `{}`", name.text);
