@@ -27,7 +27,7 @@ pub enum Command {
     Sweep(Sweep),
     /// Show the jobs of a pipeline and which of them would be computed, and why.
     Plan(PlanArgs),
-    /// Check a pipeline file without running anything; all errors at once.
+    /// Check pipeline files without running anything; all errors and warnings at once.
     Check(Check),
     /// Explain every hit and miss of a run, or of the coming one.
     Explain(Explain),
@@ -169,9 +169,12 @@ pub struct PlanArgs {
 /// `ecgpipe check`.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// Which pipeline.
-    #[command(flatten)]
-    pub pipeline: PipelineArgs,
+    /// Pipeline files, or folders of them.
+    #[arg(required = true)]
+    pub pipelines: Vec<PathBuf>,
+    /// Override a parameter in each of them: `node.param=value`, `seed=7`, `tracking.experiment=name`. Repeatable.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

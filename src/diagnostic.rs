@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str};
+use annotate_snippets::{AnnotationKind, Group, Level as Shown, Renderer, Snippet, normalize_untrusted_str};
 use serde_json::{Value, json};
 
 /// A place in a text: some characters of one line.
@@ -38,7 +38,17 @@ pub struct Label {
     pub text: String,
 }
 
-/// One error.
+/// How bad it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Nothing may start.
+    #[default]
+    Error,
+    /// The user should look at it.
+    Warning,
+}
+
+/// One error or warning.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Diagnostic {
     /// Where; none if the error has no place, for example a file that cannot be read.
@@ -51,6 +61,8 @@ pub struct Diagnostic {
     pub notes: Vec<String>,
     /// What to do.
     pub help: Option<String>,
+    /// How bad it is.
+    pub level: Level,
 }
 
 impl Diagnostic {
@@ -63,7 +75,14 @@ impl Diagnostic {
     /// An error without a place.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
-        Self { span: None, message: message.into(), labels: Vec::new(), notes: Vec::new(), help: None }
+        let (labels, notes) = (Vec::new(), Vec::new());
+        Self { span: None, message: message.into(), labels, notes, help: None, level: Level::Error }
+    }
+
+    /// The same as a warning.
+    #[must_use]
+    pub fn warning(self) -> Self {
+        Self { level: Level::Warning, ..self }
     }
 
     /// Adds advice.
@@ -136,7 +155,7 @@ impl Sources {
     }
 }
 
-/// Everything that is wrong, with the texts to show it in.
+/// Everything that is wrong or doubtful, with the texts to show it in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
 pub struct Report {
     diagnostics: Vec<Diagnostic>,
@@ -144,7 +163,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Sorts the errors by place and drops repetitions.
+    /// Sorts errors and warnings by place and drops repetitions.
     #[must_use]
     pub fn new(mut diagnostics: Vec<Diagnostic>, sources: Sources) -> Self {
         diagnostics.sort();
@@ -152,10 +171,21 @@ impl Report {
         Self { diagnostics, sources }
     }
 
-    /// The errors, sorted by place; those without a place come first.
+    /// Errors and warnings, sorted by place; those without a place come first.
     #[must_use]
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
+    }
+
+    /// Whether there is more than warnings.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.of(Level::Error).next().is_some()
+    }
+
+    /// Those of one level, sorted by place.
+    pub fn of(&self, level: Level) -> impl Iterator<Item = &Diagnostic> {
+        self.diagnostics.iter().filter(move |diagnostic| diagnostic.level == level)
     }
 
     /// The texts that the errors point into.
@@ -176,10 +206,11 @@ impl Report {
         self.render(&Renderer::styled())
     }
 
-    /// For programs: `{"format": 1, "errors": [{message, span, labels, notes, help}]}`.
+    /// For programs: `{"format": 1, "errors": [{message, span, labels, notes, help}], "warnings": [...]}`.
     #[must_use]
     pub fn json(&self) -> Value {
-        json!({"format": 1, "errors": self.diagnostics.iter().map(Diagnostic::json).collect::<Vec<_>>()})
+        let of = |level| self.of(level).map(Diagnostic::json).collect::<Vec<_>>();
+        json!({"format": 1, "errors": of(Level::Error), "warnings": of(Level::Warning)})
     }
 
     fn render(&self, renderer: &Renderer) -> String {
@@ -189,7 +220,11 @@ impl Report {
     }
 
     fn render_one(&self, renderer: &Renderer, diagnostic: &Diagnostic) -> String {
-        let mut group = Group::with_title(Level::ERROR.primary_title(normalize_untrusted_str(&diagnostic.message)));
+        let level = match diagnostic.level {
+            Level::Error => Shown::ERROR,
+            Level::Warning => Shown::WARNING,
+        };
+        let mut group = Group::with_title(level.primary_title(normalize_untrusted_str(&diagnostic.message)));
         let main = diagnostic.span.as_ref();
         if let Some((span, (text, range))) = main.and_then(|span| Some((span, self.sources.range(span)?))) {
             let same_file =
@@ -211,10 +246,10 @@ impl Report {
             }
         }
         for note in &diagnostic.notes {
-            group = group.element(Level::NOTE.message(normalize_untrusted_str(note)));
+            group = group.element(Shown::NOTE.message(normalize_untrusted_str(note)));
         }
         if let Some(help) = &diagnostic.help {
-            group = group.element(Level::HELP.message(normalize_untrusted_str(help)));
+            group = group.element(Shown::HELP.message(normalize_untrusted_str(help)));
         }
         renderer.render(&[group])
     }
@@ -313,7 +348,7 @@ mod tests {
             vec![Diagnostic::at(&span("b.yaml", 2, 7, 1), "odd").note("why").help("so".to_owned())],
             sources(),
         );
-        expect![[r#"{"errors":[{"help":"so","labels":[],"message":"odd","notes":["why"],"span":{"column":7,"file":"b.yaml","length":1,"line":2}}],"format":1}"#]]
+        expect![[r#"{"errors":[{"help":"so","labels":[],"message":"odd","notes":["why"],"span":{"column":7,"file":"b.yaml","length":1,"line":2}}],"format":1,"warnings":[]}"#]]
             .assert_eq(&report.json().to_string());
     }
 

@@ -18,6 +18,7 @@ use std::{
 use ecgpipe_sdk::{MetricPoint, RecordId, Registry, StageError};
 
 use crate::{
+    diagnostic::Report,
     digest::{Digest, Key, KeyEncoder, KeyError, KeyField},
     event::{Counts, Event, JobName, RunStatus},
     expand::{ExpandError, Expansion, Surroundings, expand},
@@ -134,6 +135,9 @@ pub enum EngineError {
     /// Some sources cannot list their records.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Expand(Vec<ExpandError>),
+    /// What is known of the records contradicts the pipeline.
+    #[error("{0}")]
+    Records(Report),
     /// The store does not work.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -152,6 +156,12 @@ pub enum EngineError {
 pub fn run(request: &Request<'_>) -> Result<RunReport, EngineError> {
     let expansion = expand(request.plan, request.registry, &request.selected, request.surroundings, request.events)
         .map_err(EngineError::Expand)?;
+    let checked =
+        request.plan.check_records(request.registry, &request.selected, &expansion.sources, &expansion.records);
+    let checked = checked.map_err(EngineError::Records)?;
+    for text in request.plan.warnings().untold.iter().chain(&checked.untold) {
+        (request.events)(Event::Warning { job: None, text: text.clone() });
+    }
     let stat_cache = StatCache::open(&request.store.stat_cache_path());
     let raw_files = digest_sources(&expansion, &stat_cache)?;
     announce(request, &expansion);

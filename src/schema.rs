@@ -26,14 +26,21 @@ pub fn pipeline_schema(registry: &Registry) -> Value {
     definitions.insert("output".to_owned(), outputs);
     let mut choices = Vec::new();
     let mut conditions = Vec::new();
+    let mut needs = Vec::new();
     for spec in &specs {
         choices.push(json!({"const": spec.name, "description": spec.summary}));
         definitions.insert(format!("{}.in", spec.name), inputs_schema(spec));
         let mut with = params_schema(spec);
         hoist(&mut with, spec.name, &mut definitions);
         definitions.insert(format!("{}.with", spec.name), with);
+        let uses = json!({"type": "object", "properties": {"uses": {"const": spec.name}}, "required": ["uses"]});
+        let required: Vec<&str> = spec.inputs.iter().filter(|port| !port.optional).map(|port| port.name).collect();
+        if !required.is_empty() {
+            let then = json!({"required": ["in"], "properties": {"in": {"required": required}}});
+            needs.push(json!({"if": &uses, "then": then}));
+        }
         conditions.push(json!({
-            "if": {"type": "object", "properties": {"uses": {"const": spec.name}}, "required": ["uses"]},
+            "if": uses,
             "then": {"properties": {
                 "in": {"$ref": format!("#/$defs/{}.in", spec.name)},
                 "with": {"$ref": format!("#/$defs/{}.with", spec.name)},
@@ -50,10 +57,14 @@ pub fn pipeline_schema(registry: &Registry) -> Value {
         },
         "additionalProperties": false,
     });
+    let mut whole = json!({"type": "object", "required": ["uses"]});
     // An empty `allOf` is not a schema.
-    if !conditions.is_empty() {
-        node["allOf"] = Value::Array(conditions);
+    for (schema, all) in [(&mut node, conditions), (&mut whole, needs)] {
+        if !all.is_empty() {
+            schema["allOf"] = Value::Array(all);
+        }
     }
+    definitions.insert("whole_stage".to_owned(), whole);
     definitions.insert("stage".to_owned(), node);
     sorted(json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -97,12 +108,15 @@ pub fn pipeline_schema(registry: &Registry) -> Value {
                 "type": "object",
                 "description": "What is copied out of the store when it is there: target to output. A target that ends with `/` is a folder.",
                 "propertyNames": {"not": {"pattern": "^[/~]|(^|/)\\.\\.(/|$)"}},
-                "additionalProperties": {
-                    "oneOf": [
-                        {"$ref": "#/$defs/output"},
-                        {"type": "array", "items": {"$ref": "#/$defs/output"}, "uniqueItems": true},
-                    ],
+                "patternProperties": {
+                    "/$": {
+                        "oneOf": [
+                            {"$ref": "#/$defs/output"},
+                            {"type": "array", "items": {"$ref": "#/$defs/output"}, "uniqueItems": true},
+                        ],
+                    },
                 },
+                "additionalProperties": {"$ref": "#/$defs/output"},
             },
         },
         // Only a file that extends another may leave `stages` and `uses` to it, or take something out with `null`.
@@ -110,8 +124,9 @@ pub fn pipeline_schema(registry: &Registry) -> Value {
         "then": {
             "required": ["stages"],
             "properties": {
-                "stages": {"additionalProperties": {"type": "object", "required": ["uses"]}},
-                "publish": {"additionalProperties": {"type": ["string", "array"]}},
+                "stages": {"additionalProperties": {"$ref": "#/$defs/whole_stage"}},
+                // Any target: a schema below `patternProperties` may have said what else holds.
+                "publish": {"patternProperties": {"": {"type": ["string", "array"]}}},
             },
         },
         "$defs": definitions,
@@ -442,6 +457,20 @@ mod tests {
         assert!(
             stage_catalogue(&registry).starts_with("| stage | what it does |\n|---|---|\n| [`confused`](#confused) |")
         );
+    }
+
+    #[test]
+    fn a_file_that_extends_nothing_connects_every_input_that_a_stage_needs() {
+        let schema = pipeline_schema(&registry());
+        assert_eq!(schema["then"]["properties"]["stages"]["additionalProperties"]["$ref"], "#/$defs/whole_stage");
+        let conditions = schema["$defs"]["whole_stage"]["allOf"].as_array().expect("stages need inputs");
+        let of = |name: &str| conditions.iter().find(|one| one["if"]["properties"]["uses"]["const"] == name);
+        let train = &of("train").expect("it has inputs")["then"];
+        assert_eq!(train["properties"]["in"]["required"], json!(["windows", "split"]), "`start` is optional");
+        assert_eq!(train["required"], json!(["in"]));
+        assert_eq!(of("ingest"), None);
+        // A list needs a folder.
+        assert_eq!(schema["properties"]["publish"]["additionalProperties"]["$ref"], "#/$defs/output");
     }
 
     #[test]

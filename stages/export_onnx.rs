@@ -6,13 +6,14 @@ use std::{collections::BTreeMap, num::NonZeroUsize};
 use ecgpipe_nn::{Beats, Session, export, predict};
 use ecgpipe_sdk::{
     All, Context, Features, Files, Model, NamedFile, NormalisedWindows, One, Onnx, Part, Split, Stage, StageError,
-    ports,
+    StageFacts, ports,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     aami::AamiClass,
+    agreement::{check_beats, check_model_inputs},
     dataset::{Dataset, gather},
     model_artifact::from_artifact,
     npy,
@@ -27,8 +28,10 @@ pub struct ExportOnnx;
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
     /// Largest allowed difference between a probability of the file and of the model.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub tolerance: f64,
     /// Windows on which the file is compared with the model, spread evenly over all parts of the split. At least 1.
+    #[schemars(range(min = 1))]
     pub compared_n: usize,
     /// What computes the file for the comparison.
     pub engine: EngineChoice,
@@ -81,6 +84,12 @@ impl Stage for ExportOnnx {
             return Err(format!("`tolerance` must be above 0 and below 1, not {}", params.tolerance));
         }
         Ok(())
+    }
+
+    fn facts(_: &Params, facts: &mut StageFacts<'_>) {
+        check_model_inputs(facts, "model");
+        check_beats(facts, &["windows", "rhythm", "split"]);
+        facts.pass("model", "onnx");
     }
 
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {

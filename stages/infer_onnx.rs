@@ -1,11 +1,15 @@
 //! Predicts with the exported ONNX file itself, record by record: what an application would see.
 
 use ecgpipe_nn::{Beats, Session};
-use ecgpipe_sdk::{Context, Each, Features, NormalisedWindows, One, Onnx, Predictions, Stage, StageError, ports};
+use ecgpipe_sdk::{
+    Context, Each, Features, NormalisedWindows, One, Onnx, Predictions, Stage, StageError, StageFacts, facts::names,
+    ports,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    agreement::{check_beats, check_model_inputs},
     dataset::align,
     onnx_runtime::{EngineChoice, choose},
 };
@@ -53,6 +57,13 @@ impl Stage for InferOnnx {
     type Params = Params;
     type Inputs = Inputs;
     type Outputs = Outputs;
+
+    fn facts(_: &Params, facts: &mut StageFacts<'_>) {
+        check_model_inputs(facts, "onnx");
+        check_beats(facts, &["windows", "rhythm"]);
+        facts.pass("windows", "predictions");
+        facts.pass_only("onnx", "predictions", &[names::SPLIT, names::LEARNED_RECORDS, names::ESCAPE_RULE]);
+    }
 
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {
         let chosen = choose(params.engine, cx.data_folder(), cx.offline()).map_err(StageError::new)?;

@@ -17,13 +17,15 @@ use std::{
 
 use ecgpipe_sdk::{
     Annotations, Context, Each, Lead, RawRecord, RecordId, Signals, SourceContext, SourceFile, SourceRecord, Stage,
-    StageError, StageEvent,
+    StageError, StageEvent, StageFacts,
+    facts::{FactProblem, Place, RecordFacts, names},
     kinds::{Annotation, INVALID_SAMPLE},
     ports,
 };
 use ecgpipe_wfdb::{Header, INVALID_I16, INVALID_I32, Samples, Timing, WfdbError, decode_annotations, decode_record};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::database;
 
@@ -126,6 +128,24 @@ impl Stage for IngestWfdb {
         Ok(())
     }
 
+    fn facts(params: &Params, facts: &mut StageFacts<'_>) {
+        facts.pass("raw", "signals");
+        if facts.is_connected("raw") {
+            let unused = [("records", params.records.is_some()), ("exclude", !params.exclude.is_empty())];
+            for (parameter, _) in unused.into_iter().filter(|(_, is_given)| *is_given) {
+                let message =
+                    format!("`{parameter}` chooses nothing here: the records are those of `{}`", facts.from("raw"));
+                let help = "choose records at their source, or take the parameter out";
+                facts.tell(FactProblem::warning(Place::Parameter(parameter), message).help(help));
+            }
+        }
+        let database = (!facts.is_connected("raw")).then(|| database_name(&params.database)).flatten();
+        let patients = named_patients(params, database);
+        if !patients.is_empty() {
+            facts.set("signals", names::PATIENT, patients);
+        }
+    }
+
     fn sources(params: &Params, cx: &SourceContext<'_>) -> Result<Vec<SourceRecord>, StageError> {
         let options = database::Options {
             data_folder: cx.data_folder.clone(),
@@ -144,8 +164,11 @@ impl Stage for IngestWfdb {
         let paths = database::list_records(&found.path).map_err(|error| told(&error))?;
         let chosen = choose(params, &found.name, &paths)?;
         let source = |(record, path): (RecordId, &str)| {
-            let files = record_files(&found.path.join(path), &record, &params.annotator, params.annotations)?;
-            Ok(SourceRecord { record, files })
+            let path = found.path.join(path);
+            let (files, header) = record_files(&path, &record, &params.annotator, params.annotations)?;
+            let patient = patient(params, database_name(&params.database), &record);
+            let facts = header_facts(&header, patient);
+            Ok(SourceRecord { record, files, facts })
         };
         chosen.into_iter().map(source).collect()
     }
@@ -173,6 +196,33 @@ fn patient<'a>(params: &'a Params, database: Option<&str>, record: &'a RecordId)
     let known = || KNOWN_PATIENTS.iter().find(is_known).map(|(_, _, patient)| *patient);
     let named = params.patients.get(record.as_str()).map(String::as_str);
     named.or_else(known).unwrap_or(record.as_str())
+}
+
+/// The patients of the records whose patient is not called as they are, as far as `records` and `exclude` leave them in.
+fn named_patients(params: &Params, database: Option<&str>) -> Map<String, Value> {
+    let known = KNOWN_PATIENTS.iter().filter(|(of, _, _)| Some(*of) == database);
+    let known = known.flat_map(|(_, record, patient)| [(*record, *patient), (*patient, *patient)]);
+    let named = params.patients.iter().map(|(record, patient)| (record.as_str(), patient.as_str()));
+    let all: BTreeMap<&str, &str> = known.chain(named).collect();
+    let is_read = |record: &str| {
+        let is_named = params.records.as_ref().is_none_or(|records| records.iter().any(|one| one == record));
+        is_named && !params.exclude.iter().any(|one| one == record)
+    };
+    all.into_iter()
+        .filter(|(record, _)| is_read(record))
+        .map(|(record, patient)| (record.to_owned(), patient.into()))
+        .collect()
+}
+
+/// What a header says that later stages rely on.
+fn header_facts(header: &Header, patient: &str) -> RecordFacts {
+    let hz = header.sampling_frequency_hz * f64::from(frame_sample_n(header));
+    let leads: Vec<Value> = header.signals.iter().map(|signal| json!([signal.description, signal.units])).collect();
+    RecordFacts::from([
+        (names::PATIENT.key, json!(patient)),
+        (names::RECORD_FS_HZ.key, json!(hz)),
+        (names::RECORD_LEADS.key, json!(leads)),
+    ])
 }
 
 /// `mitdb` of `mitdb` and of `/data/mitdb`.
@@ -228,7 +278,7 @@ fn choose<'a>(params: &Params, database: &str, paths: &'a [String]) -> Result<Ve
     Ok(chosen)
 }
 
-/// The files of one record: header, signal files, annotation file. `path` is that of the record without an extension.
+/// The files of one record: header, signal files, annotation file; and what the header says. `path` is that of the record without an extension.
 ///
 /// Only the header is read; the others must exist.
 ///
@@ -240,7 +290,7 @@ pub fn record_files(
     record: &RecordId,
     annotator: &str,
     rule: AnnotationRule,
-) -> Result<Vec<SourceFile>, StageError> {
+) -> Result<(Vec<SourceFile>, Header), StageError> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let file = |name: String| SourceFile { path: folder.join(&name), name };
     let header_file = file(format!("{record}.hea"));
@@ -264,7 +314,7 @@ pub fn record_files(
     } else if rule == AnnotationRule::Required {
         return Err(missing_annotations(record, &annotation_file.path.display().to_string()));
     }
-    Ok(files)
+    Ok((files, header))
 }
 
 /// Where the bytes of a record are.

@@ -3,7 +3,10 @@
 //! Leads are chosen by name, never by position: record 114 of MIT-BIH has its two leads swapped, and databases disagree
 //! on the order. It must not know what the samples are for.
 
-use ecgpipe_sdk::{Lead, Signals, StageError};
+use ecgpipe_sdk::{FactProblem, Lead, Place, Signals, StageError, StageFacts, facts::names};
+use serde_json::Value;
+
+use crate::agreement::some_of;
 
 /// The default order of preference. MLII first, as the modified limb lead II of ambulatory recorders has upright, tall
 /// QRS complexes in most patients and is the lead that the labels of MIT-BIH were placed on; II is its clinical twin; I
@@ -31,18 +34,52 @@ pub fn mv_per_unit(units: &str) -> Option<f64> {
 /// # Errors
 /// If the record has no lead, if the preferred lead is not a voltage, or if no lead is.
 pub fn choose(signals: &Signals, preferred: &[String]) -> Result<usize, StageError> {
-    if signals.leads.is_empty() {
-        return Err(StageError::new("the record has no leads").record(&signals.record));
+    let leads: Vec<(&str, &str)> = signals.leads.iter().map(|lead| (lead.name.as_str(), lead.units.as_str())).collect();
+    match best(&leads, preferred) {
+        Choice::Voltage(idx) => Ok(idx),
+        Choice::Other(idx) => Err(not_a_voltage(signals, &signals.leads[idx])),
+        Choice::None => Err(StageError::new("the record has no leads").record(&signals.record)),
     }
-    let position = |wanted: &String| signals.leads.iter().position(|lead| lead.name.eq_ignore_ascii_case(wanted));
-    if let Some(idx) = preferred.iter().find_map(position) {
-        return match mv_per_unit(&signals.leads[idx].units) {
-            Some(_) => Ok(idx),
-            None => Err(not_a_voltage(signals, &signals.leads[idx])),
-        };
+}
+
+/// What [`choose`] will say, as far as the headers are known: refuses records whose chosen lead is no voltage.
+pub fn check_records(facts: &mut StageFacts<'_>, port: &'static str, preferred: &[String]) {
+    let mut wrong = Vec::new();
+    for (record, leads) in facts.by_record(port, names::RECORD_LEADS) {
+        let leads = leads.as_array().into_iter().flatten();
+        let text =
+            |lead: &'_ Value, place: usize| lead.get(place).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let leads: Vec<(String, String)> = leads.map(|lead| (text(lead, 0), text(lead, 1))).collect();
+        let named: Vec<(&str, &str)> = leads.iter().map(|(name, units)| (name.as_str(), units.as_str())).collect();
+        if let Choice::Other(idx) = best(&named, preferred) {
+            wrong.push(format!("record {record}: lead `{}` is in `{}`", leads[idx].0, leads[idx].1));
+        }
     }
-    let voltage = signals.leads.iter().position(|lead| mv_per_unit(&lead.units).is_some());
-    voltage.ok_or_else(|| not_a_voltage(signals, &signals.leads[0]))
+    if let Some(shown) = some_of(&wrong) {
+        let message = format!("the lead to read is not in mV, uV, nV or V: {shown}");
+        let problem = FactProblem::error(Place::Port(port), message);
+        facts.tell(problem.help("name an ECG lead in `leads`, or leave these records out at the source"));
+    }
+}
+
+/// Which lead comes first.
+enum Choice {
+    Voltage(usize),
+    Other(usize),
+    None,
+}
+
+/// Of leads as (name, unit).
+fn best(leads: &[(&str, &str)], preferred: &[String]) -> Choice {
+    let is_voltage = |idx: usize| mv_per_unit(leads[idx].1).is_some();
+    let position = |wanted: &String| leads.iter().position(|(name, _)| name.eq_ignore_ascii_case(wanted));
+    let named = preferred.iter().find_map(position);
+    match named.or_else(|| (0..leads.len()).find(|&idx| is_voltage(idx))) {
+        Some(idx) if is_voltage(idx) => Choice::Voltage(idx),
+        Some(idx) => Choice::Other(idx),
+        None if leads.is_empty() => Choice::None,
+        None => Choice::Other(0),
+    }
 }
 
 /// The lead's samples in mV; NaN where the recorder had none.

@@ -4,6 +4,7 @@
 //! a stage file that is missing here. How to write one: `stages/README.md`.
 
 pub mod aami;
+pub mod agreement;
 pub mod chart;
 pub mod database;
 pub mod dataset;

@@ -7,7 +7,9 @@
 //! Invariant: every sample is in [0, 1]; a window that is not flat holds a 0 and a 1
 //! (`tests::scales_to_the_unit_interval`). A window is scaled by itself, so that one record is enough for inference.
 
-use ecgpipe_sdk::{Context, Each, NormalisedWindows, Stage, StageError, Windows, ports};
+use ecgpipe_sdk::{
+    Context, Each, FactProblem, NormalisedWindows, Place, Stage, StageError, StageFacts, Windows, facts::names, ports,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,17 @@ impl Stage for Normalise {
     type Params = Params;
     type Inputs = Inputs;
     type Outputs = Outputs;
+
+    fn facts(_: &Params, facts: &mut StageFacts<'_>) {
+        if let Some(unit) = facts.get("windows", names::UNIT).filter(|unit| *unit.value != "mV") {
+            let message = format!("`{}` has {}, not in mV", facts.from("windows"), names::UNIT.read(&unit.value));
+            let problem = FactProblem::error(Place::Port("windows"), message).because(names::UNIT, unit);
+            facts.tell(problem.help("scale windows once, and from mV: minimum and range are kept in that unit"));
+        }
+        facts.pass("windows", "windows");
+        facts.set("windows", names::UNIT, "[0, 1]");
+        facts.set("windows", names::NORMALISATION, "minimum and maximum, beat by beat");
+    }
 
     fn run(_: &Params, inputs: Inputs, _: &Context<'_>) -> Result<Outputs, StageError> {
         Ok(Outputs { windows: Each::new(min_max(&inputs.windows)) })

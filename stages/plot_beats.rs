@@ -7,13 +7,15 @@
 use std::collections::BTreeMap;
 
 use ecgpipe_sdk::{
-    All, Context, Files, NormalisedWindows, One, Part, Predictions, RecordId, Split, Stage, StageError, ports,
+    All, Context, Files, NormalisedWindows, One, Part, Predictions, RecordId, Split, Stage, StageError, StageFacts,
+    ports,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     aami::AamiClass,
+    agreement::check_beats,
     chart::{
         self, Color, Frame, GRID, INK, LABEL, MARGIN, MUTED, RULE, SMALL, Scene, Stroke, grouped, palette, text_width,
     },
@@ -27,8 +29,10 @@ pub struct PlotBeats;
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
     /// Example beats a class, evenly spaced over the test part; 0 shows the median beat only. Default: 30.
+    #[schemars(range(max = 200))]
     pub example_n: usize,
     /// Mistakes a class, the most confident first and of different records where there are any. Default: 2.
+    #[schemars(range(max = 5))]
     pub mistake_n: usize,
 }
 
@@ -73,6 +77,10 @@ impl Stage for PlotBeats {
             return Err(format!("`mistake_n` must be at most 5, not {}", params.mistake_n));
         }
         Ok(())
+    }
+
+    fn facts(_: &Params, facts: &mut StageFacts<'_>) {
+        check_beats(facts, &["windows", "predictions", "split"]);
     }
 
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {

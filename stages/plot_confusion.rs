@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ecgpipe_sdk::{Confusion, Context, Files, One, Stage, StageError, ports};
+use ecgpipe_sdk::{
+    Confusion, Context, FactProblem, Files, One, Place, Stage, StageError, StageFacts, facts::names, ports,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +69,15 @@ impl Stage for PlotConfusion {
             }
         }
         Ok(())
+    }
+
+    fn facts(params: &Params, facts: &mut StageFacts<'_>) {
+        let Some(views) = facts.get("confusion", names::VIEWS) else { return };
+        if facts.list("confusion", names::VIEWS).is_some_and(|known| !known.contains(&params.view.as_str())) {
+            let message = format!("`{}` has no view `{}`", facts.from("confusion"), params.view);
+            let problem = FactProblem::error(Place::Parameter("view"), message).because(names::VIEWS, views);
+            facts.tell(problem.help(format!("it has {}", names::VIEWS.read(&views.value))));
+        }
     }
 
     fn run(params: &Params, inputs: Inputs, _cx: &Context<'_>) -> Result<Outputs, StageError> {

@@ -4,12 +4,16 @@
 //! The paper is the usual one: 25 mm/s and 10 mm/mV, fine lines every 1 mm and bold ones every 5 mm, with a calibration
 //! pulse of 1 mV and 200 ms before each lead. The files state their size in millimetres, so a print at 100 % is to scale.
 
-use ecgpipe_sdk::{Beats, Context, Each, Files, Predictions, Signals, Stage, StageError, kinds::Beat, ports};
+use ecgpipe_sdk::{
+    Beats, Context, Each, FactProblem, Files, Place, Predictions, Signals, Stage, StageError, StageFacts, facts::names,
+    kinds::Beat, ports,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     aami::{AamiClass, EscapeRule},
+    agreement::{check_beats, some_of},
     chart::{
         self, Color, Frame, INK, LABEL, MARGIN, MUTED, SMALL, SUBTITLE, Scene, Stroke, TITLE, TextStyle, WHITE,
         grouped, palette, text_width,
@@ -27,6 +31,7 @@ pub struct Params {
     /// Records to draw, by name; the others give no files. Default: none named, which means every record.
     pub records: Vec<String>,
     /// Length of the strip in seconds, 1 to 30. Default: 10.
+    #[schemars(range(min = 1, max = 30))]
     pub seconds: u32,
     /// To which class the reference symbols of escape beats belong when a prediction is compared with them: `de_chazal`
     /// (N) or `ec57` (S). Default: `de_chazal`.
@@ -74,6 +79,19 @@ impl Stage for PlotStrips {
         match params.records.iter().find(|name| ecgpipe_sdk::RecordId::new(name).is_err()) {
             Some(name) => Err(format!("`records` names `{name}`, which is not a record name")),
             None => Ok(()),
+        }
+    }
+
+    fn facts(params: &Params, facts: &mut StageFacts<'_>) {
+        check_beats(facts, &["beats", "predictions"]);
+        if let Some(known) = facts.list("signals", names::RECORDS) {
+            let unknown: Vec<String> =
+                params.records.iter().filter(|record| !known.contains(&record.as_str())).cloned().collect();
+            if let Some(shown) = some_of(&unknown) {
+                let message = format!("`records` names records that there are not: {shown}");
+                let problem = FactProblem::warning(Place::Parameter("records"), message);
+                facts.tell(problem.help(format!("`{}` has {} records", facts.from("signals"), known.len())));
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 //! The method, its sources and the conventions at the ends of a record are in [`ecgpipe_tables::rhythm`]; this stage
 //! chooses columns. Labels are never looked at, so the same features can be had from any recording.
 
-use ecgpipe_sdk::{Beats, Context, Each, Features, Stage, StageError, ports};
+use ecgpipe_sdk::{Beats, Context, Each, Features, Stage, StageError, StageFacts, facts::names, ports};
 use ecgpipe_tables::{rhythm::NAMES, rhythm_features};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,11 @@ impl Stage for Rhythm {
             }
         }
         Ok(())
+    }
+
+    fn facts(params: &Params, facts: &mut StageFacts<'_>) {
+        facts.pass("beats", "features");
+        facts.set_by("features", names::FEATURES, params.features.clone(), "features");
     }
 
     fn run(params: &Params, inputs: Inputs, _cx: &Context<'_>) -> Result<Outputs, StageError> {

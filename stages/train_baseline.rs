@@ -3,12 +3,14 @@
 
 use ecgpipe_nn::{BaselineConfig, LogisticConfig, Signature, train_baseline};
 use ecgpipe_sdk::{
-    All, Context, Features, Metrics, Model, NormalisedWindows, One, Part, Split, Stage, StageError, ports,
+    All, Context, FactProblem, Features, Metrics, Model, NormalisedWindows, One, Part, Place, Split, Stage, StageError,
+    StageFacts, facts::names, ports,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    agreement::training_facts,
     dataset::{gather, signature},
     model_artifact::to_artifact,
 };
@@ -21,14 +23,19 @@ pub struct TrainBaseline;
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
     /// The window is averaged over this many samples at a time. At least 1.
+    #[schemars(range(min = 1))]
     pub pool_n: usize,
     /// L2 penalty on the weights, for the sum of the loss over all rows.
+    #[schemars(range(min = 0))]
     pub penalty: f64,
     /// Iterations of the solver, at most. At least 1.
+    #[schemars(range(min = 1))]
     pub iterations: u64,
     /// Classes get rows in proportion to their beats to the power of one minus this: 0 as in the data, 1 all alike.
+    #[schemars(range(min = 0, max = 1))]
     pub class_weight_power: f64,
     /// Rows that the solver sees; chosen evenly, without randomness.
+    #[schemars(range(min = 1))]
     pub row_n: usize,
     /// Whether a class without any training beat is an error.
     pub require_every_class: bool,
@@ -94,6 +101,18 @@ impl Stage for TrainBaseline {
             return Err(format!("`penalty` must be a number of at least 0, not {}", params.penalty));
         }
         Ok(())
+    }
+
+    fn facts(params: &Params, facts: &mut StageFacts<'_>) {
+        training_facts(facts);
+        if let Some(length_n) = facts.get("windows", names::LENGTH_N)
+            && length_n.value.as_u64().is_some_and(|length_n| params.pool_n as u64 > length_n)
+        {
+            let message =
+                format!("`pool_n` must be at most the length of a window ({}), not {}", length_n.value, params.pool_n);
+            let place = Place::Parameter("pool_n");
+            facts.tell(FactProblem::error(place, message).because(names::LENGTH_N, length_n));
+        }
     }
 
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {

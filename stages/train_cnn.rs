@@ -6,12 +6,14 @@ use std::{num::NonZeroUsize, ops::ControlFlow};
 
 use ecgpipe_nn::{Ending, NetworkConfig, Scores, Selection, Signature, TrainingConfig, train};
 use ecgpipe_sdk::{
-    All, Context, Features, Metrics, Model, NormalisedWindows, One, Part, Split, Stage, StageError, ports,
+    All, Context, FactProblem, Features, Metrics, Model, NormalisedWindows, One, Part, Place, Split, Stage, StageError,
+    StageFacts, facts::names, ports,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    agreement::training_facts,
     dataset::{gather, signature},
     model_artifact::to_artifact,
 };
@@ -34,31 +36,43 @@ pub enum ChooseBy {
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
     /// Passes over the training part, at most. At least 1.
+    #[schemars(range(min = 1))]
     pub epochs: usize,
     /// Beats in one step of the optimiser. At least 1.
+    #[schemars(range(min = 1))]
     pub batch_n: usize,
     /// Highest learning rate of the schedule (linear rise, then cosine).
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub learning_rate: f64,
     /// Decoupled weight decay.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub weight_decay: f64,
     /// A beat of a class with n beats weighs n to minus this power: 0 all beats alike, 1 all classes alike.
+    #[schemars(range(min = 0, max = 1))]
     pub class_weight_power: f64,
     /// Share of hidden units switched off while training.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub dropout: f64,
     /// Share of beats whose rhythm is hidden while training, so that the model also answers from the window alone.
+    #[schemars(range(min = 0, max = 1))]
     pub rhythm_dropout: f64,
     /// Share of beats whose window is hidden while training, so that the model learns what the rhythm alone says.
+    #[schemars(range(min = 0, max = 1))]
     pub window_dropout: f64,
     /// Training windows are moved by up to this many samples either way, as a detector may miss the R-peak.
     pub shift_max_n: usize,
     /// Standard deviation of the noise added to training windows, in units of the window's range.
+    #[schemars(range(min = 0, max = 1))]
     pub noise_deviation: f64,
     /// A slow wave of up to this amplitude is added to training windows (baseline wander), in units of the window's
     /// range.
+    #[schemars(range(min = 0, max = 1))]
     pub wander_max: f64,
     /// Training windows are stretched or shrunk by up to this share, as waves of other patients are.
+    #[schemars(range(min = 0, max = 0.5))]
     pub stretch_max: f64,
     /// Share of training windows that are turned upside down, so that the shape counts and not its direction.
+    #[schemars(range(min = 0, max = 1))]
     pub inversion_share: f64,
     /// What the best epoch is chosen by; its weights are the result.
     pub choose_by: ChooseBy,
@@ -158,6 +172,20 @@ impl Stage for TrainCnn {
             // The library's names for the two parameters that read better otherwise here.
             text.replace("epoch_n", "epochs").replace("patience_epochs_n", "patience_epochs")
         })
+    }
+
+    fn facts(params: &Params, facts: &mut StageFacts<'_>) {
+        training_facts(facts);
+        if let Some(length_n) = facts.get("windows", names::LENGTH_N)
+            && length_n.value.as_u64().is_some_and(|length_n| params.shift_max_n as u64 >= length_n)
+        {
+            let message = format!(
+                "`shift_max_n` must be less than the length of a window ({}), not {}",
+                length_n.value, params.shift_max_n
+            );
+            let place = Place::Parameter("shift_max_n");
+            facts.tell(FactProblem::error(place, message).because(names::LENGTH_N, length_n));
+        }
     }
 
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {

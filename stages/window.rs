@@ -9,7 +9,7 @@
 //! number (guarded by `tests::bridges_short_gaps_and_drops_windows_with_long_ones` and its neighbours). Labels are
 //! carried, never read.
 
-use ecgpipe_sdk::{Beats, Context, Each, Signals, Stage, StageError, Windows, ports};
+use ecgpipe_sdk::{Beats, Context, Each, Signals, Stage, StageError, StageFacts, Windows, facts::names, ports};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,7 @@ pub struct Window;
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
     /// Samples in a window. 187 at 360 Hz are 519 ms: the P wave, the QRS complex and the first half of the T wave.
+    #[schemars(range(min = 2, max = 65_536))]
     pub length_n: usize,
     /// Samples in a window before the R-peak. 90 at 360 Hz are 250 ms: the longest normal PR interval (200 ms) plus the
     /// time from QRS onset to the R-peak (up to 50 ms), so that the window starts before a normal P wave; 269 ms after
@@ -33,6 +34,7 @@ pub struct Params {
     /// beats a minute. Less than `length_n`.
     pub before_n: usize,
     /// Samples per second within a window; records with another sampling frequency are resampled.
+    #[schemars(range(min = 10, max = 10_000))]
     pub sampling_frequency_hz: f64,
     /// Leads by name, the best first. The first one that a record has is cut; if it has none of them, its
     /// first lead that is a voltage.
@@ -41,6 +43,7 @@ pub struct Params {
     pub edge: Edge,
     /// A window is dropped if more than this part of it (in percent, 0 to 100) has no valid samples; fewer are bridged
     /// by a straight line.
+    #[schemars(range(min = 0, max = 100))]
     pub max_invalid_percent: f64,
 }
 
@@ -109,6 +112,16 @@ impl Stage for Window {
             return Err(format!("`max_invalid_percent` must be 0 to 100, not {}", params.max_invalid_percent));
         }
         Ok(())
+    }
+
+    fn facts(params: &Params, facts: &mut StageFacts<'_>) {
+        facts.pass("beats", "windows");
+        facts.set_by("windows", names::LENGTH_N, params.length_n, "length_n");
+        facts.set_by("windows", names::BEFORE_N, params.before_n, "before_n");
+        facts.set_by("windows", names::WINDOW_FS_HZ, params.sampling_frequency_hz, "sampling_frequency_hz");
+        facts.set_by("windows", names::LEADS, params.leads.clone(), "leads");
+        facts.set("windows", names::UNIT, "mV");
+        lead::check_records(facts, "signals", &params.leads);
     }
 
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {

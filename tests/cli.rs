@@ -211,6 +211,73 @@ fn every_error_of_a_pipeline_file_is_shown_with_its_place() {
     }
 }
 
+/// Every file in `tests/fixtures/warned` against the `.stderr` beside it.
+#[test]
+fn a_warning_is_shown_with_its_place_and_fails_no_check() {
+    let file = repository().join("tests/fixtures/warned/doubtful.yaml");
+    let project = Project::new();
+    project.write("doubtful.yaml", &fs::read_to_string(&file).unwrap());
+    let checked = project.call(&["check", "doubtful.yaml"]).exits(0).prints(&["ok, 16 nodes", "7 warnings"]);
+    expect_file![file.with_extension("stderr")].assert_eq(&checked.stderr);
+    let json = project.call(&["check", "--json", "doubtful.yaml"]).exits(0).json();
+    let shown: Vec<&str> = checked.stderr.lines().filter_map(|line| line.strip_prefix("warning: ")).collect();
+    let warnings = json["warnings"].as_array().unwrap();
+    let messages: Vec<&str> = warnings.iter().map(|warning| warning["message"].as_str().unwrap()).collect();
+    assert_eq!(messages, shown);
+    assert!(warnings.iter().all(|warning| warning["span"]["line"].is_u64()));
+    assert_eq!((json["ok"].as_bool(), json["errors"].as_array().map(Vec::len)), (Some(true), Some(0)));
+}
+
+#[test]
+fn several_files_and_folders_are_checked_at_once() {
+    let project = Project::new();
+    project.write("make.yaml", MAKE);
+    project.write("all/read.yaml", READ);
+    project.write("all/bad.yml", "stages: {raw: {uses: synthesize}}");
+    project.write("all/note.txt", "no pipeline");
+    let good = ["make.yaml: ok, 1 nodes", "all/read.yaml: ok, 4 nodes"];
+    project.call(&["check", "make.yaml", "all"]).exits(2).prints(&good).says(&["all/bad.yml:1:22"]);
+    let json = project.call(&["check", "--json", "make.yaml", "all"]).exits(2).json();
+    let files: Vec<(&str, bool)> = json["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|file| (file["file"].as_str().unwrap(), file["ok"].as_bool().unwrap()))
+        .collect();
+    assert_eq!(files, [("make.yaml", true), ("all/bad.yml", false), ("all/read.yaml", true)]);
+    fs::create_dir(project.path("empty")).unwrap();
+    project.call(&["check", "empty"]).exits(2).says(&["the folder empty has no pipeline file"]);
+}
+
+#[test]
+fn what_the_headers_say_is_checked_before_the_first_stage_runs() {
+    let project = Project::new();
+    let header =
+        |name: &str, hz: u32, unit: &str| format!("{name} 1 {hz} 4\n{name}.dat 16 200/{unit} 12 0 0 0 0 MLII\n");
+    for (name, hz, unit) in [("fast", 360, "mV"), ("slow", 25, "mV"), ("odd", 360, "mmHg")] {
+        project.write(&format!("data/raw/clinic/{name}.hea"), &header(name, hz, unit));
+        project.write(&format!("data/raw/clinic/{name}.dat"), "12345678");
+        project.write(&format!("data/raw/clinic/{name}.atr"), "\0\0");
+    }
+    project.write("data/raw/clinic/RECORDS", "fast\nslow\nodd\n");
+    project.write("read.yaml", READ);
+    let problems = [
+        "read.yaml:4:45",
+        "stage `peaks`: the sampling frequency is too low to find QRS complexes: record slow has 25 Hz",
+        "stage `peaks`: the lead to read is not in mV, uV, nV or V: record odd: lead `MLII` is in `mmHg`",
+        "stage `windows`: the lead to read is not in mV",
+    ];
+    project.run(&["read.yaml"]).exits(2).says(&problems);
+    let split = "\n  split: {uses: split, in: {beats: peaks.beats}, with: {strategy: ds1_ds2}}\n";
+    project.write("split.yaml", &format!("{}{split}", READ.trim_end()));
+    project.run(&["split.yaml", "--set", "ingest.records=[fast]"]).exits(2).says(&[
+        "stage `split`: the split names records that are not in the input: 101, 106, 108, 109, 112 and 39 more",
+        "help: give these records to the source stage",
+    ]);
+    let stored_n = fs::read_dir(project.path("data/store/manifests")).map_or(0, Iterator::count);
+    assert_eq!(stored_n, 0, "nothing was computed");
+}
+
 #[test]
 fn every_pipeline_of_the_repository_is_right() {
     let mut checked_n = 0;

@@ -90,9 +90,13 @@ impl Failure {
 
 impl From<Report> for Failure {
     fn from(report: Report) -> Self {
-        let text = if std::io::stderr().is_terminal() { report.styled() } else { report.plain() };
-        Self { message: text, help: None, exit: Exit::Usage }
+        Self { message: shown(&report), help: None, exit: Exit::Usage }
     }
+}
+
+/// A report for the standard error as it is.
+fn shown(report: &Report) -> String {
+    if std::io::stderr().is_terminal() { report.styled() } else { report.plain() }
 }
 
 impl From<StoreError> for Failure {
@@ -140,7 +144,8 @@ pub fn dispatch(cli: Cli, wiring: &Wiring) -> ExitCode {
             Command::Worker(args) => worker::worker(args, wiring),
         });
     let exit = result.unwrap_or_else(|failure| {
-        if failure.message.starts_with("error") {
+        // A report tells by itself what is an error; its warnings may come first.
+        if ["error", "warning", "\u{1b}"].iter().any(|begin| failure.message.starts_with(begin)) {
             eprintln!("{}", failure.message.trim_end());
         } else {
             eprintln!("error: {}", failure.message.trim_end());

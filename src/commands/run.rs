@@ -364,6 +364,7 @@ pub(super) fn engine_failure(error: EngineError) -> Failure {
                 .collect();
             Failure::environment(lines.join("\n"))
         }
+        EngineError::Records(report) => Failure::from(report),
         EngineError::Store(error) => Failure::from(error),
         other => Failure::environment(chain(&other)),
     }

@@ -154,7 +154,11 @@ impl Files<'_> {
             Ok(text) => text,
             Err(error) => {
                 let message = format!("cannot read the pipeline file `{}`: {error}", path.display());
-                self.diagnostics.push(problem(message));
+                let help = match named_at {
+                    Some(_) => "`extends` is relative to the file that says it",
+                    None => "check the path; pipelines are usually in `pipelines/`",
+                };
+                self.diagnostics.push(problem(message).help(help.to_owned()));
                 return None;
             }
         };
@@ -267,10 +271,6 @@ pub(crate) struct Form {
 }
 
 impl Form {
-    pub(crate) fn error(&mut self, span: &Span, message: String) {
-        self.diagnostics.push(Diagnostic::at(span, message));
-    }
-
     pub(crate) fn entries<'a>(&mut self, place: &Span, what: &str, node: &'a Node, example: &str) -> &'a [Entry] {
         match &node.data {
             Data::Map(entries) => entries,
@@ -294,7 +294,9 @@ impl Form {
             }
             _ => {
                 let span = if entry.value.is_null() { &entry.key.span } else { &entry.value.span };
-                self.error(span, format!("{what} wants {wants}, but is {}", entry.value.describe()));
+                let problem = Diagnostic::at(span, format!("{what} wants {wants}, but is {}", entry.value.describe()));
+                let help = if wants == OUTPUT { "for example `ingest.signals`" } else { "for example `mitbih`" };
+                self.diagnostics.push(problem.help(help.to_owned()));
                 None
             }
         }
@@ -379,7 +381,7 @@ impl Form {
                 let span = if entry.value.is_null() { &entry.key.span } else { &entry.value.span };
                 let message =
                     format!("`seed` wants a whole number from 0 to 2^64 - 1, but is {}", entry.value.describe());
-                self.error(span, message);
+                self.diagnostics.push(Diagnostic::at(span, message).help("for example `seed: 2025`".to_owned()));
                 DEFAULT_SEED
             }
         }
@@ -411,7 +413,7 @@ impl Form {
                 "`{}` cannot be the name of a stage: it is a key of the pipeline, which `--set` means",
                 name.text
             );
-            self.error(&name.span, message);
+            self.diagnostics.push(Diagnostic::at(&name.span, message).help("choose another name".to_owned()));
             good = false;
         }
         let what = format!("stage `{}`", name.text);

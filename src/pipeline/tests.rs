@@ -102,6 +102,8 @@ publish:
               |
             2 | seed: -1
               |       ^^
+              |
+              = help: for example `seed: 2025`
 
             error: the key `seed` is given twice
              --> p.yaml:3:1
@@ -126,6 +128,8 @@ publish:
               |
             4 | tracking: {experimnt: a, uri: [b]}
               |                               ^
+              |
+              = help: for example `mitbih`
 
             error: `a.b` cannot be the name of a stage
              --> p.yaml:6:3
@@ -140,6 +144,8 @@ publish:
               |
             7 |   seed: {uses: x}
               |   ^^^^
+              |
+              = help: choose another name
 
             error: stage `c` wants a mapping, but is the text `detect_peaks`
              --> p.yaml:8:6
@@ -194,12 +200,16 @@ publish:
                |
             10 |   e: {uses: x, in: {a: , b: {c: d}}}
                |                     ^
+               |
+               = help: for example `ingest.signals`
 
             error: stage `e`: input `b` wants an output, written `node.port`, but is a mapping
               --> p.yaml:10:29
                |
             10 |   e: {uses: x, in: {a: , b: {c: d}}}
                |                             ^
+               |
+               = help: for example `ingest.signals`
 
             error: the target `/tmp/x` is not a path inside the project, written with `/`
               --> p.yaml:12:3
@@ -262,12 +272,16 @@ publish:
                |
             19 |   ok/: 
                |   ^^^
+               |
+               = help: for example `ingest.signals`
 
             error: publish `fine/` wants an output, written `node.port`, but is a list
               --> p.yaml:20:16
                |
             20 |   fine/: [a.b, [c]]
                |                ^
+               |
+               = help: for example `ingest.signals`
         "#]],
     );
 }
@@ -424,12 +438,14 @@ fn extending_in_a_loop_or_nothing() {
         &[("p/a.yaml", "stages: {a: {uses: x}}\nextends: b.yaml\n")],
         &[],
         expect![[r#"
-        error: cannot read the pipeline file `p/b.yaml`: no such file
-         --> p/a.yaml:2:10
-          |
-        2 | extends: b.yaml
-          |          ^^^^^^
-    "#]],
+            error: cannot read the pipeline file `p/b.yaml`: no such file
+             --> p/a.yaml:2:10
+              |
+            2 | extends: b.yaml
+              |          ^^^^^^
+              |
+              = help: `extends` is relative to the file that says it
+        "#]],
     );
     check(
         &[("a.yaml", "extends: [b.yaml]\nstages: {}\n")],
@@ -468,6 +484,8 @@ fn extending_in_a_loop_or_nothing() {
     let missing = load_with(Path::new("no.yaml"), &[], &|_| Err(io::ErrorKind::NotFound.into()));
     expect![[r#"
         error: cannot read the pipeline file `no.yaml`: entity not found
+         |
+         = help: check the path; pipelines are usually in `pipelines/`
     "#]]
     .assert_eq(&missing.unwrap_err().plain());
 }
@@ -559,6 +577,8 @@ fn sets_that_make_no_sense() {
               |
             9 | --set seed=soon
               |            ^^^^
+              |
+              = help: for example `seed: 2025`
 
             error: `tracking` has no key `experimnt`
               --> command line:10:16

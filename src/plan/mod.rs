@@ -9,15 +9,22 @@
 //!
 //! This module does no I/O, and knows no records: how many jobs a node becomes is not its business.
 
+mod facts;
 mod params;
 #[cfg(test)]
 pub(crate) mod test_stages;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
-use ecgpipe_sdk::{BoundParams, Cardinality, KindSpec, PortSpec, Registry, StageSpec};
+use ecgpipe_sdk::{
+    BoundParams, Cardinality, FactProblem, KindSpec, PortSpec, RecordId, Registry, SourceRecord, StageSpec,
+    facts::Level,
+};
 use petgraph::{
     Direction,
     algo::tarjan_scc,
@@ -26,6 +33,7 @@ use petgraph::{
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+use facts::{Places, Step};
 pub(crate) use params::{alternatives as schema_alternatives, describe as describe_schema};
 
 use crate::{
@@ -42,6 +50,17 @@ pub struct Plan {
     nodes: Vec<PlanNode>,
     publish: Vec<Publish>,
     graph: DiGraph<usize, String>,
+    places: Arc<Places>,
+    warnings: Warnings,
+}
+
+/// What a checked pipeline should be looked at for.
+#[derive(Clone, Debug, Default)]
+pub struct Warnings {
+    /// All of them, with their places; none without any.
+    pub report: Option<Report>,
+    /// Those that no stage gives itself when it runs, one line each.
+    pub untold: Vec<String>,
 }
 
 /// One use of a stage.
@@ -162,6 +181,46 @@ impl Plan {
         self.graph.neighbors_directed(NodeIndex::new(node_idx), direction).map(NodeIndex::index).collect()
     }
 
+    /// What the user should look at, though nothing is wrong.
+    #[must_use]
+    pub fn warnings(&self) -> &Warnings {
+        &self.warnings
+    }
+
+    /// Checks what is known only from the records: `listed` is what the selected sources said, `records` are those of
+    /// every node. Gives the warnings that checking the plan alone did not give.
+    ///
+    /// # Errors
+    /// What contradicts what, with its places.
+    pub fn check_records(
+        &self,
+        registry: &Registry,
+        selected: &BTreeSet<usize>,
+        listed: &BTreeMap<usize, Vec<SourceRecord>>,
+        records: &[Vec<RecordId>],
+    ) -> Result<Warnings, Report> {
+        let step = |node_idx: usize, with_records: bool| {
+            let node = &self.nodes[node_idx];
+            let from = |edge: &'_ Edge| self.nodes[edge.node_idx].name.as_str();
+            let inputs = node.inputs.iter().map(|(port, edge)| (port.as_str(), (from(edge), edge.port.as_str())));
+            Step {
+                node: &node.name,
+                stage: registry.get(&node.uses).expect("a plan names registered stages only"),
+                params: &node.params,
+                inputs: inputs.collect(),
+                listed: listed.get(&node_idx).filter(|_| with_records).map(Vec::as_slice),
+                records: records.get(node_idx).filter(|_| with_records && node.per_record).map(Vec::as_slice),
+            }
+        };
+        let ask = |with_records| {
+            let steps: Vec<Step<'_>> = selected.iter().map(|&node_idx| step(node_idx, with_records)).collect();
+            facts::ask(&steps)
+        };
+        let before = ask(false);
+        let new = ask(true).into_iter().filter(|problem| !before.contains(problem));
+        judge(&self.places, Vec::new(), new)
+    }
+
     /// The named nodes and all that they need; every node if none is named. A target may also be `node.port`.
     ///
     /// # Errors
@@ -270,7 +329,8 @@ pub(crate) fn sorted(value: Value) -> Value {
 /// Checks a pipeline against the known stages.
 ///
 /// # Errors
-/// Everything that is wrong, in form ([`Pipeline::problems`]) and meaning, each with its place in the YAML.
+/// Everything that is wrong, in form ([`Pipeline::problems`]), in meaning and in what is known of the artifacts on the
+/// edges ([`ecgpipe_sdk::facts`]), each with its places in the YAML.
 pub fn plan(pipeline: &Pipeline, registry: &Registry) -> Result<Plan, Report> {
     if pipeline.stages.is_empty() && !pipeline.problems.is_empty() {
         // Nothing is left that references could mean.
@@ -282,10 +342,37 @@ pub fn plan(pipeline: &Pipeline, registry: &Registry) -> Result<Plan, Report> {
     let bound = check.params(registry);
     let publish = check.publish();
     check.cycles(&links);
-    if !check.diagnostics.is_empty() {
-        return Err(Report::new(check.diagnostics, pipeline.sources.clone()));
+    let problems = check.facts(registry, &links, &bound);
+    let places = Places::of(pipeline);
+    let warnings = judge(&places, check.diagnostics, problems)?;
+    Ok(assemble(pipeline, &check.specs, links, bound, publish, Checked { places: Arc::new(places), warnings }))
+}
+
+/// What a plan keeps of its check.
+struct Checked {
+    places: Arc<Places>,
+    warnings: Warnings,
+}
+
+/// The warnings, unless there are errors too.
+fn judge<'a>(
+    places: &Places,
+    mut diagnostics: Vec<Diagnostic>,
+    problems: impl IntoIterator<Item = (&'a str, FactProblem)>,
+) -> Result<Warnings, Report> {
+    let mut untold = Vec::new();
+    for (node, problem) in problems {
+        if problem.level == Level::Warning {
+            let help = problem.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
+            untold.push(format!("stage `{node}`: {}{help}", problem.message));
+        }
+        diagnostics.push(places.diagnostic(node, &problem));
     }
-    Ok(assemble(pipeline, &check.specs, links, bound, publish))
+    let report = (!diagnostics.is_empty()).then(|| Report::new(diagnostics, places.sources.clone()));
+    match report {
+        Some(report) if report.has_errors() => Err(report),
+        report => Ok(Warnings { report, untold }),
+    }
 }
 
 /// Node to port to what it takes.
@@ -511,7 +598,8 @@ impl<'a> Check<'a> {
             for file in above.filter_map(|folder| targets.get(folder)).filter(|file| !file.folder) {
                 let message = format!("`{target}` would lie in `{}`, which is published as a file", file.target);
                 let problem = Diagnostic::at(&entry.written.span, message);
-                problems.push(problem.label(&file.written.span, "published here"));
+                let problem = problem.label(&file.written.span, "published here");
+                problems.push(problem.help("choose another target for one of them".to_owned()));
             }
             let mut seen = BTreeSet::new();
             for written in &entry.outputs {
@@ -523,7 +611,8 @@ impl<'a> Check<'a> {
                     }
                     Found::Output(_, _) if !seen.insert(&written.text) => {
                         let message = format!("publish `{target}`: `{}` is listed twice", written.text);
-                        problems.push(Diagnostic::at(&written.span, message));
+                        let problem = Diagnostic::at(&written.span, message);
+                        problems.push(problem.help("take it out here".to_owned()));
                     }
                     Found::Output(_, port) if !entry.folder && port.cardinality != Cardinality::One => {
                         let message = format!(
@@ -539,6 +628,30 @@ impl<'a> Check<'a> {
         }
         self.diagnostics.extend(problems);
         published
+    }
+
+    /// What the stages say of their edges; nodes with an error of their own are not asked.
+    fn facts(
+        &self,
+        registry: &'a Registry,
+        links: &Links<'a>,
+        bound: &'a BTreeMap<&'a str, BoundParams>,
+    ) -> Vec<(&'a str, FactProblem)> {
+        let is_whole = |name: &str, ports: &BTreeMap<&str, Link<'_>>| {
+            let written_n = self.pipeline.stages[name].inputs.len();
+            let needs =
+                |spec: &&StageSpec| spec.inputs.iter().all(|input| input.optional || ports.contains_key(input.name));
+            ports.len() == written_n && self.specs.get(name).is_some_and(needs)
+        };
+        let step = |name: &&'a str| {
+            let ports = &links[*name];
+            let params = bound.get(*name).filter(|_| is_whole(name, ports))?;
+            let stage = registry.get(&self.pipeline.stages[*name].uses.text)?;
+            let inputs = ports.iter().map(|(port, link)| (*port, (link.from, link.port.name))).collect();
+            Some(Step { node: name, stage, params, inputs, listed: None, records: None })
+        };
+        let steps: Vec<Step<'a>> = in_order(links).iter().filter_map(step).collect();
+        facts::ask(&steps)
     }
 
     /// One error for each group of nodes that need each other, naming one whole loop.
@@ -644,17 +757,10 @@ fn assemble<'a>(
     links: Links<'a>,
     mut bound: BTreeMap<&'a str, BoundParams>,
     published: Published<'_>,
+    Checked { places, warnings }: Checked,
 ) -> Plan {
-    // Kahn's algorithm on names: of all nodes whose inputs are placed, the first by name comes next.
-    let mut order: Vec<&str> = Vec::new();
-    let mut place: BTreeMap<&str, usize> = BTreeMap::new();
-    while order.len() < links.len() {
-        let is_ready = |ports: &BTreeMap<&str, Link<'_>>| ports.values().all(|link| place.contains_key(link.from));
-        let next = links.iter().find(|(name, ports)| !place.contains_key(*name) && is_ready(ports));
-        let (name, _) = next.expect("without loops there is always a node whose inputs are placed");
-        place.insert(name, order.len());
-        order.push(name);
-    }
+    let order = in_order(&links);
+    let place: BTreeMap<&str, usize> = order.iter().enumerate().map(|(idx, name)| (*name, idx)).collect();
     let mut graph = DiGraph::new();
     let mut nodes = Vec::new();
     for (idx, name) in order.iter().enumerate() {
@@ -697,5 +803,21 @@ fn assemble<'a>(
         nodes,
         publish: publish.into_iter().map(|(_, one)| one).collect(),
         graph,
+        places,
+        warnings,
     }
+}
+
+/// Kahn's algorithm on names: of all nodes whose inputs are placed, the first by name comes next. Nodes in a loop, and
+/// behind one, are left out.
+fn in_order<'a>(links: &Links<'a>) -> Vec<&'a str> {
+    let (mut order, mut placed) = (Vec::new(), BTreeSet::new());
+    let is_ready = |placed: &BTreeSet<&str>, ports: &BTreeMap<&str, Link<'_>>| {
+        ports.values().all(|link| placed.contains(link.from))
+    };
+    while let Some((name, _)) = links.iter().find(|(name, ports)| !placed.contains(*name) && is_ready(&placed, ports)) {
+        placed.insert(*name);
+        order.push(*name);
+    }
+    order
 }

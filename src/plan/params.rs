@@ -28,6 +28,7 @@ pub(super) fn bind(
     let mut reading = Reading {
         name: &entry.name.text,
         uses: stage.spec().name,
+        defaults: &stage.spec().defaults,
         root: &stage.spec().schema,
         places: BTreeMap::new(),
         wrong: Vec::new(),
@@ -49,7 +50,8 @@ pub(super) fn bind(
                 error.message.contains(&format!("`{first}`")) || error.path.split(['.', '[']).next() == Some(first)
             };
             if !wrong.iter().any(mentions) {
-                diagnostics.push(refusal(entry, &places, &error.path, &error.message));
+                let help = default_of(&stage.spec().defaults, &error.path);
+                diagnostics.push(refusal(entry, &places, &error.path, &error.message).help(help));
             }
             None
         }
@@ -79,12 +81,21 @@ fn refusal(entry: &StageEntry, places: &BTreeMap<String, Span>, path: &str, mess
     }
 }
 
+/// Advice that always holds: what stands there when nothing is written.
+fn default_of(defaults: &Value, path: &str) -> Option<String> {
+    const SHOWN_N: usize = 60;
+    let pointer = format!("/{}", path.replace('[', ".").replace(']', "").replace('.', "/"));
+    let text = crate::plan::sorted(defaults.pointer(&pointer)?.clone()).to_string();
+    (text.chars().count() <= SHOWN_N).then(|| format!("the default is `{text}`"))
+}
+
 /// The schema that every value meets.
 static ANYTHING: Value = Value::Bool(true);
 
 struct Reading<'a> {
     name: &'a str,
     uses: &'a str,
+    defaults: &'a Value,
     root: &'a Value,
     /// Where each value is written, by dotted path.
     places: BTreeMap<String, Span>,
@@ -119,6 +130,7 @@ impl<'a> Reading<'a> {
             wants.join(", or "),
             node.describe()
         );
+        let help = help.or_else(|| default_of(self.defaults, path));
         self.diagnostics.push(Diagnostic::at(&node.span, message).help(help));
         self.wrong.push(path.to_owned());
         None

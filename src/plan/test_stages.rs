@@ -1,8 +1,8 @@
 //! Owns a small registry of stages with the ports of the real ones and nothing behind them, for tests of planning.
 
 use ecgpipe_sdk::{
-    All, Beats, Context, Each, Files, JsonSchema, Metrics, Model, NoInputs, One, Registry, Signals, Split, Stage,
-    StageError, Windows, ports,
+    All, Beats, Context, Each, FactProblem, Files, JsonSchema, Metrics, Model, NoInputs, One, Place, Registry, Signals,
+    Split, Stage, StageError, StageFacts, Windows, facts::names, ports,
 };
 use serde::{Deserialize, Serialize};
 
@@ -156,6 +156,17 @@ stage!(
             return Err(format!("`band.low_hz` must be below `band.high_hz`, not {}", params.band.low_hz));
         }
         Ok(())
+    },
+    fn facts(params: &DetectParams, facts: &mut StageFacts<'_>) {
+        facts.identify("beats", names::BEATS);
+        facts.pass_only("signals", "beats", &[names::PATIENT]);
+        for (record, hz) in facts.by_record("signals", names::RECORD_FS_HZ) {
+            if hz.as_f64().is_some_and(|hz| params.band.high_hz >= hz / 2.0) {
+                let message =
+                    format!("record {record} has {hz} Hz, too few for `band.high_hz` {}", params.band.high_hz);
+                facts.tell(FactProblem::error(Place::Parameter("band.high_hz"), message).help("lower the band"));
+            }
+        }
     }
 );
 
@@ -204,6 +215,11 @@ stage!(
             return Err("`length_n` must be 1 or more, not 0".to_owned());
         }
         Ok(())
+    },
+    fn facts(params: &WindowParams, facts: &mut StageFacts<'_>) {
+        facts.pass("beats", "windows");
+        facts.set_by("windows", names::LENGTH_N, params.length_n, "length_n");
+        facts.set_by("windows", names::BEFORE_N, params.before_n, "before_n");
     }
 );
 
@@ -223,7 +239,20 @@ ports! {
     }
 }
 
-stage!(SplitPatients, "split", "Puts each patient into one part.", NoParams, SplitIn, SplitOut);
+stage!(
+    SplitPatients,
+    "split",
+    "Puts each patient into one part.",
+    NoParams,
+    SplitIn,
+    SplitOut,
+    fn facts(_: &NoParams, facts: &mut StageFacts<'_>) {
+        facts.pass("beats", "split");
+        if facts.by_record("beats", names::PATIENT).len() > 1 {
+            facts.tell(FactProblem::foretold(Place::Port("beats"), "patients may leak"));
+        }
+    }
+);
 
 ports! {
     /// What it takes.
@@ -255,7 +284,44 @@ stage!(
     TrainIn,
     TrainOut,
     const SEEDED: bool = true;,
-    const EXCLUSIVE: bool = true;
+    const EXCLUSIVE: bool = true;,
+    fn facts(_: &NoParams, facts: &mut StageFacts<'_>) {
+        facts.same(&["windows", "split"], &[names::BEATS], "connect them to the same beats");
+        facts.pass("windows", "model");
+    }
+);
+
+ports! {
+    /// What it takes.
+    pub(crate) struct PredictIn {
+        /// The windows of one record.
+        pub(crate) windows: Each<Windows>,
+        /// The model.
+        pub(crate) model: One<Model>,
+    }
+}
+
+ports! {
+    /// What it gives.
+    pub(crate) struct PredictOut {
+        /// What the model says.
+        pub(crate) predictions: Each<Files>,
+    }
+}
+
+// Not in the registry of all planning tests, whose messages list the stages.
+stage!(
+    Predict,
+    "predict",
+    "Applies a classifier.",
+    NoParams,
+    PredictIn,
+    PredictOut,
+    fn facts(_: &NoParams, facts: &mut StageFacts<'_>) {
+        let names = [names::LENGTH_N, names::BEFORE_N];
+        facts.same(&["model", "windows"], &names, "cut windows as the model was trained");
+        facts.pass("windows", "predictions");
+    }
 );
 
 ports! {

@@ -26,7 +26,11 @@ fn check_with(yaml: &str, sets: &[&str], expected: Expect) {
             let lines: Vec<String> = plan.nodes().iter().map(|node| line(&plan, node)).collect();
             expected.assert_eq(&(lines.join("\n") + "\n"));
         }
-        Err(report) => expected.assert_eq(&report.plain()),
+        Err(report) => {
+            expected.assert_eq(&report.plain());
+            let bare = report.diagnostics().iter().find(|one| one.help.is_none() || one.span.is_none());
+            assert_eq!(bare, None, "every error says where it is and what to do");
+        }
     }
 }
 
@@ -656,6 +660,8 @@ stages:
               |
             1 | --set ingest.database=[a]
               |                       ^
+              |
+              = help: the default is `"mitdb"`
 
             error: stage `ingest`: parameter `limit_n` wants a whole number of at least 0 or `null`, but is the text `1_000`
              --> command line:2:22
@@ -686,6 +692,8 @@ stages:
               |
             8 |       band: 5
               |             ^
+              |
+              = help: the default is `{"high_hz":15.0,"low_hz":5.0}`
 
             error: stage `peaks`: parameter `search_back` wants `true` or `false`, but is the text `yes`
              --> p.yaml:9:20
@@ -716,6 +724,8 @@ stages:
                |
             14 |     with: {length_n: '187', before_n: -3}
                |                                       ^^
+               |
+               = help: the default is `90`
         "#]],
     );
 }
@@ -740,18 +750,24 @@ stages:
               |
             1 | --set windows.length_n=0
               |                        ^
+              |
+              = help: the default is `187`
 
             error: stage `peaks`: `band.low_hz` must be below `band.high_hz`, not 20
              --> p.yaml:7:27
               |
             7 |     with: {band: {low_hz: 20}}
               |                           ^^
+              |
+              = help: the default is `5.0`
 
             error: stage `peaks2`: `band.low_hz` must be below `band.high_hz`, not 5
              --> p.yaml:8:76
               |
             8 |   peaks2: {uses: detect_peaks, in: {signals: ingest.signals}, with: {band: {high_hz: 1}}}
               |                                                                            ^
+              |
+              = help: the default is `5.0`
         "#]],
     );
 }
@@ -816,6 +832,8 @@ publish: {a.txt: more.signal, b.txt: ingest.sig}
               |
             6 |   half: {uses: window, in: {signals: , beats: lost.beats}}
               |                             ^^^^^^^
+              |
+              = help: for example `ingest.signals`
 
             error: stage `curves`: port `metrics` wants metrics, but `ingest.signals` gives signals
              --> p.yaml:7:38
@@ -929,6 +947,8 @@ publish:
                |
             10 |   d/: [peaks.beats, peaks.beats]
                |                     ^^^^^^^^^^^
+               |
+               = help: take it out here
 
             error: two entries of `publish` write to `d`
               --> p.yaml:11:3
@@ -955,6 +975,8 @@ publish:
                |   - published here
             13 |   e/f.txt: ingest
                |   ^^^^^^^
+               |
+               = help: choose another target for one of them
 
             error: publish `e/f.txt`: `ingest` is a stage, not an output of one
               --> p.yaml:13:12

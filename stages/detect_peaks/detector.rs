@@ -42,9 +42,11 @@ pub const MIN_SAMPLING_FREQUENCY_HZ: f64 = 50.0;
 pub struct DetectorParams {
     /// No beat follows another within this time, in ms (100 to 400): the heart's absolute refractory period (Pan &
     /// Tompkins 1985).
+    #[schemars(range(min = 100, max = 400))]
     pub refractory_ms: f64,
     /// Energy that speaks neither for nor against a beat, in percent of the energy of the beats around it (1 to 100).
     /// Lower finds weaker beats and more noise.
+    #[schemars(range(min = 1, max = 100))]
     pub threshold_percent: f64,
 }
 

@@ -13,7 +13,8 @@ pub mod detector;
 pub mod matching;
 
 use ecgpipe_sdk::{
-    Annotations, Beats, Context, Each, Signals, Stage, StageError,
+    Annotations, Beats, Context, Each, FactProblem, Place, Signals, Stage, StageError, StageFacts,
+    facts::names,
     kinds::{Beat, PeakSource},
     ports,
 };
@@ -21,7 +22,7 @@ use ecgpipe_wfdb::AnnotationCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::lead;
+use crate::{agreement::some_of, lead};
 use detector::DetectorParams;
 
 /// Finds R-peaks.
@@ -39,6 +40,7 @@ pub struct Params {
     /// Search all leads that are voltages together, the one chosen by `leads` first.
     pub all_leads: bool,
     /// How far a detected beat may be from a reference beat to be the same, in ms. ANSI/AAMI EC57 has 150.
+    #[schemars(range(min = 1, max = 1000))]
     pub match_window_ms: f64,
     /// With `peaks: reference`: move every annotated position to the largest deflection of the QRS complex within 100
     /// ms. Without it, positions stay as annotated.
@@ -110,6 +112,38 @@ impl Stage for DetectPeaks {
             return Err(format!("`detector.threshold_percent` must be 1 to 100, not {percent}"));
         }
         Ok(())
+    }
+
+    fn facts(params: &Params, facts: &mut StageFacts<'_>) {
+        let is_labelled = facts.is_connected("annotations");
+        facts.pass_only("signals", "beats", &[names::PATIENT, names::RECORD_FS_HZ]);
+        facts.identify("beats", names::BEATS);
+        facts.set("beats", names::LABELS, is_labelled);
+        let peaks = match params.peaks {
+            Peaks::Reference => "annotated",
+            Peaks::Detected => "detected",
+        };
+        facts.set_by("beats", names::PEAKS, peaks, "peaks");
+        if params.peaks == Peaks::Reference && !is_labelled {
+            let message = "`peaks: reference` needs reference annotations, but none are connected";
+            let problem = FactProblem::error(Place::Parameter("peaks"), message);
+            facts.tell(problem.help("connect `annotations`, or set `peaks: detected`"));
+        }
+        if params.peaks == Peaks::Reference && !params.refine {
+            return;
+        }
+        lead::check_records(facts, "signals", &params.leads);
+        let min_hz = detector::MIN_SAMPLING_FREQUENCY_HZ;
+        let hz = facts.by_record("signals", names::RECORD_FS_HZ).into_iter();
+        let slow = hz.filter_map(|(record, hz)| Some((record, hz.as_f64().filter(|hz| *hz < min_hz)?)));
+        let slow: Vec<String> = slow.map(|(record, hz)| format!("record {record} has {hz} Hz")).collect();
+        if let Some(shown) = some_of(&slow) {
+            let message = format!("the sampling frequency is too low to find QRS complexes: {shown}");
+            let problem = FactProblem::error(Place::Port("signals"), message);
+            facts.tell(problem.help(format!(
+                "the detector needs at least {min_hz} Hz; use `peaks: reference` with annotations, or leave these records out"
+            )));
+        }
     }
 
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {

@@ -17,8 +17,8 @@ mod report;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ecgpipe_sdk::{
-    All, Beats, Confusion, Context, Files, Metrics, One, Part, Predictions, RecordId, Split, SplitRow, Stage,
-    StageError, kinds::ConfusionRow, ports,
+    All, Beats, Confusion, Context, FactProblem, Files, Metrics, One, Part, Place, Predictions, RecordId, Split,
+    SplitRow, Stage, StageError, StageFacts, facts::names, kinds::ConfusionRow, ports,
 };
 use ecgpipe_tables::{Tally, TallyError};
 use schemars::JsonSchema;
@@ -26,7 +26,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::matrix::Matrix;
 use self::matrix::{EXTRA, MISSED};
-use crate::aami::{AamiClass, EscapeRule, PACED_RECORDS};
+use crate::{
+    aami::{AamiClass, EscapeRule, PACED_RECORDS},
+    agreement::{check_beats, some_of},
+};
 
 /// Scores predictions against reference beats.
 pub struct Evaluate;
@@ -51,6 +54,7 @@ pub struct Params {
     pub dominating_records: Vec<RecordId>,
     /// Length of the learning period that the view `after_learning_period` leaves out, in seconds. Default: 300, as in
     /// EC57.
+    #[schemars(range(min = 0))]
     pub learning_period_s: f64,
 }
 
@@ -169,6 +173,38 @@ impl Stage for Evaluate {
         Ok(())
     }
 
+    fn facts(params: &Params, facts: &mut StageFacts<'_>) {
+        check_beats(facts, &["predictions", "beats", "split"]);
+        check_unseen(params, facts);
+        if let Some(rule) =
+            facts.get("split", names::ESCAPE_RULE).filter(|rule| *rule.value != params.escape_rule.as_str())
+        {
+            let message = format!(
+                "the main figures follow `{}`, but the model learned from {}",
+                params.escape_rule.as_str(),
+                names::ESCAPE_RULE.read(&rule.value)
+            );
+            let problem = FactProblem::warning(Place::Parameter("escape_rule"), message);
+            facts.tell(problem.because(names::ESCAPE_RULE, rule).help("give both the same `escape_rule`"));
+        }
+        if let Some(known) = facts.list("split", names::PARTS) {
+            let lacking: Vec<&str> =
+                params.parts.iter().map(|part| part.as_str()).filter(|part| !known.contains(part)).collect();
+            for part in lacking {
+                let message = format!("`parts` names {part}, but the split has no such part");
+                let problem = FactProblem::warning(Place::Parameter("parts"), message);
+                let fact = facts.get("split", names::PARTS).expect("its list is known");
+                facts.tell(problem.because(names::PARTS, fact).help("take the part out, or give the split one"));
+            }
+        }
+        let views = params
+            .parts
+            .iter()
+            .enumerate()
+            .flat_map(|(place, part)| View::ALL.map(|view| view_name(place, *part, view)));
+        facts.set_by("confusion", names::VIEWS, views.collect::<Vec<String>>(), "parts");
+    }
+
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {
         let predictions: BTreeMap<&RecordId, &Predictions> = inputs.predictions.iter().collect();
         let beats: BTreeMap<&RecordId, &Beats> = inputs.beats.iter().collect();
@@ -179,6 +215,45 @@ impl Stage for Evaluate {
             confusion: One::new(evaluation.confusion()),
             report: One::new(Files::new(report::files(&evaluation, params))),
         })
+    }
+}
+
+/// Whether the model may have learned from beats that count here as never seen: where it was trained by another split.
+fn check_unseen(params: &Params, facts: &mut StageFacts<'_>) {
+    let (Some(learned), Some(own)) = (facts.get("predictions", names::SPLIT), facts.get("split", names::SPLIT)) else {
+        return;
+    };
+    if learned.value == own.value || !params.parts.contains(&PartName::Test) {
+        return;
+    }
+    let place = Place::Port("split");
+    let lists = facts.list("predictions", names::LEARNED_RECORDS).zip(facts.list("split", names::TEST_RECORDS));
+    let problem = match lists {
+        Some((learned_records, test_records)) => {
+            let both: Vec<String> = test_records
+                .iter()
+                .filter(|record| learned_records.contains(record))
+                .map(|record| (*record).to_owned())
+                .collect();
+            let Some(shown) = some_of(&both) else { return };
+            let message = format!("the model was trained on records that are tested here: {shown}");
+            FactProblem::error(place, message).help("test on records that the model has not seen")
+        }
+        None => {
+            let message = "the model was trained by another split: nothing says that what is tested here is new to it";
+            FactProblem::warning(place, message).help("give the stage that trains and this one the same split")
+        }
+    };
+    let mut problem = problem.because(names::SPLIT, own).because(names::SPLIT, learned);
+    problem.ports.push("predictions");
+    facts.tell(problem);
+}
+
+/// The name of a view of one part: those of all parts but the first carry the part's name.
+fn view_name(place: usize, part: PartName, view: View) -> String {
+    match place {
+        0 => view.as_str().to_owned(),
+        _ => format!("{}_{}", part.as_str(), view.as_str()),
     }
 }
 
@@ -509,10 +584,7 @@ impl Evaluation {
         let mut rows = Vec::new();
         for (place, part) in self.parts.iter().enumerate() {
             for group in &part.groups {
-                let view = match place {
-                    0 => group.view.as_str().to_owned(),
-                    _ => format!("{}_{}", part.part.as_str(), group.view.as_str()),
-                };
+                let view = view_name(place, part.part, group.view);
                 let matrices = group.records.iter().map(|(record, matrix)| (record.as_str(), matrix));
                 for (record, matrix) in [("*", &group.gross)].into_iter().chain(matrices) {
                     for (truth, row) in matrix.cells.iter().enumerate() {

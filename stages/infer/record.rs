@@ -184,7 +184,7 @@ fn signals(input: &Path) -> Result<(Signals, RecordInfo), StageError> {
             .help("give a WFDB record, such as path/100 or path/100.hea, or windows as a .npy file")
     })?;
     // The annotator's name only serves to leave its file out: findings never come from annotations.
-    let mut files = record_files(&path, &record, "atr", AnnotationRule::Optional)?;
+    let (mut files, _) = record_files(&path, &record, "atr", AnnotationRule::Optional)?;
     files.retain(|file| file.name != format!("{record}.atr"));
     let (signals, _) = ingest(&record, record.as_str(), "atr", AnnotationRule::Optional, &Source::Files(&files))?;
     if signals.sample_n() == 0 {

@@ -42,7 +42,7 @@ static PROJECT: LazyLock<Project> = LazyLock::new(|| {
             fs::write(path.join(file.name), file.bytes).unwrap();
         }
         let record = RecordId::new(&format!("p{:03}", patient_idx + 1)).unwrap();
-        let files = record_files(&path.join(record.as_str()), &record, "atr", AnnotationRule::Required).unwrap();
+        let (files, _) = record_files(&path.join(record.as_str()), &record, "atr", AnnotationRule::Required).unwrap();
         let (signals, annotations) =
             ingest(&record, record.as_str(), "atr", AnnotationRule::Required, &Source::Files(&files)).unwrap();
         let beats = detect_peaks::find(&Default::default(), &signals, Some(&annotations)).unwrap();

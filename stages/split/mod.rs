@@ -15,7 +15,8 @@ mod presets;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ecgpipe_sdk::{
-    All, Beats, Context, One, Part, RecordId, SplitRow, Stage, StageError,
+    All, Beats, Context, FactProblem, One, Part, Place, RecordId, SplitRow, Stage, StageError, StageFacts,
+    facts::names,
     kinds::{self, Leak},
     ports,
 };
@@ -24,9 +25,13 @@ use rand::{SeedableRng, seq::SliceRandom};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use self::hold_out::ClassCounts;
-use crate::aami::{AamiClass, EscapeRule, PACED_RECORDS};
+use crate::{
+    aami::{AamiClass, EscapeRule, PACED_RECORDS},
+    agreement::some_of,
+};
 
 /// Splits labelled beats into training, validation and test.
 pub struct Split;
@@ -44,9 +49,11 @@ pub struct Params {
     /// `lists` takes what it is told.
     pub paced: Paced,
     /// Share of the beats for test, 0 to 1, for `by_patient` and `random_beats`. Default: 0.3.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub test_fraction: f64,
     /// Share of the training side's beats for validation, 0 to 1; whole patients except for `random_beats`. Default:
     /// 0.15.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub validation_fraction: f64,
     /// Training records, for `lists`.
     #[schemars(with = "Vec<String>")]
@@ -201,6 +208,42 @@ impl Stage for Split {
         Ok(())
     }
 
+    fn facts(params: &Params, facts: &mut StageFacts<'_>) {
+        facts.pass_only("beats", "split", &[names::BEATS]);
+        facts.identify("split", names::SPLIT);
+        facts.set_by("split", names::ESCAPE_RULE, params.escape_rule.as_str(), "escape_rule");
+        let has_validation = params.validation_fraction > 0.0 || !params.validation_records.is_empty();
+        let parts = PARTS.iter().filter(|part| has_validation || **part != Part::Validation);
+        facts.set_by("split", names::PARTS, parts.map(|part| part.as_str()).collect::<Vec<_>>(), "validation_fraction");
+        if let Some(labels) = facts.get("beats", names::LABELS).filter(|labels| *labels.value == Value::Bool(false)) {
+            let message =
+                format!("the beats of `{}` have no reference symbols, so that none has a class", facts.from("beats"));
+            let problem = FactProblem::error(Place::Port("beats"), message).because(names::LABELS, labels);
+            facts.tell(problem.help("connect `annotations` to the stage that finds them"));
+        }
+        if params.strategy == Strategy::RandomBeats {
+            let message = "`random_beats` puts beats of every patient into training and test: the figures say nothing \
+                           about a new patient";
+            let problem = FactProblem::foretold(Place::Parameter("strategy"), message);
+            facts.tell(problem.help("use `by_patient` or `ds1_ds2` for figures that hold for new patients"));
+        }
+        if let Some(lists) = params.lists() {
+            let names_of = |parts: &[Part]| -> Vec<&str> {
+                lists
+                    .iter()
+                    .filter(|(part, _)| parts.contains(part))
+                    .flat_map(|(_, records)| records)
+                    .copied()
+                    .collect()
+            };
+            let learned = names_of(&[Part::Training, Part::Validation]);
+            facts.set_by("split", names::LEARNED_RECORDS, learned, "strategy");
+            facts.set_by("split", names::TEST_RECORDS, names_of(&[Part::Test]), "strategy");
+            foretell_leaks(params, &lists, facts);
+            foretell_missing(params, &lists, facts);
+        }
+    }
+
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {
         let records: Vec<(&RecordId, &Beats)> = inputs.beats.iter().collect();
         let result = split(&records, params, cx.seed()?)?;
@@ -209,6 +252,84 @@ impl Stage for Split {
         Ok(Outputs { split: One::new(result.split) })
     }
 }
+
+/// The records of each part.
+type Lists<'a> = [(Part, BTreeSet<&'a str>); 3];
+
+impl Params {
+    /// The records of each part, where the parameters alone decide them.
+    fn lists(&self) -> Option<Lists<'_>> {
+        fn of(records: &[RecordId]) -> BTreeSet<&str> {
+            records.iter().map(RecordId::as_str).collect()
+        }
+        let [training, validation, test] = match self.strategy {
+            Strategy::ByPatient | Strategy::RandomBeats => return None,
+            Strategy::Lists => [of(&self.training_records), of(&self.validation_records), of(&self.test_records)],
+            Strategy::Ds1Ds2 => {
+                let paced = self.paced == Paced::Include;
+                let training = presets::DS1.iter().chain(presets::PACED_TRAINING.iter().filter(|_| paced));
+                let test = presets::DS2.iter().chain(presets::PACED_TEST.iter().filter(|_| paced));
+                [training.copied().collect(), BTreeSet::new(), test.copied().collect()]
+            }
+        };
+        Some([(Part::Training, training), (Part::Validation, validation), (Part::Test, test)])
+    }
+
+    /// Whether a patient in more than one part is an error.
+    fn refuses_leaks(&self) -> bool {
+        match self.on_leak {
+            OnLeak::Refuse => true,
+            OnLeak::Warn => false,
+            OnLeak::ByStrategy => matches!(self.strategy, Strategy::ByPatient | Strategy::Lists),
+        }
+    }
+}
+
+/// Names the patients who will be in more than one part, as far as it is known whose the records are.
+fn foretell_leaks(params: &Params, lists: &Lists<'_>, facts: &mut StageFacts<'_>) {
+    let mut patients: BTreeMap<&str, Vec<(Part, &str)>> = BTreeMap::new();
+    for (record, patient) in facts.by_record("beats", names::PATIENT) {
+        let part = lists.iter().find(|(_, records)| records.contains(record)).map(|(part, _)| *part);
+        if let (Some(part), Some(patient)) = (part, patient.as_str()) {
+            patients.entry(patient).or_default().push((part, record));
+        }
+    }
+    let leaks: Vec<String> = patients
+        .into_iter()
+        .filter(|(_, records)| records.iter().any(|(part, _)| *part != records[0].0))
+        .map(|(patient, records)| {
+            let records: Vec<String> =
+                records.iter().map(|(part, record)| format!("record {record} in {}", part.as_str())).collect();
+            format!("patient {patient} is in more than one part ({})", records.join(", "))
+        })
+        .collect();
+    let Some(shown) = some_of(&leaks) else { return };
+    let place = Place::Parameter("strategy");
+    let (problem, help) = if params.refuses_leaks() {
+        (FactProblem::error(place, shown), LEAK_HELP)
+    } else {
+        let help = "leave one of the records out at the source, or know that the figures are a little too good";
+        (FactProblem::foretold(place, shown), help)
+    };
+    facts.tell(problem.help(help));
+}
+
+/// Names the listed records that the source does not give.
+fn foretell_missing(params: &Params, lists: &Lists<'_>, facts: &mut StageFacts<'_>) {
+    let Some(given) = facts.list("beats", names::RECORDS) else { return };
+    let given: BTreeSet<&str> = given.into_iter().collect();
+    let named = lists.iter().flat_map(|(_, records)| records);
+    let missing: Vec<String> =
+        named.filter(|record| !given.contains(*record)).map(|record| (*record).to_owned()).collect();
+    if let (Some(shown), Missing::Error) = (some_of(&missing), params.missing) {
+        let message = format!("the split names records that are not in the input: {shown}");
+        facts.tell(FactProblem::error(Place::Port("beats"), message).help(MISSING_HELP));
+    }
+}
+
+const LEAK_HELP: &str =
+    "put all records of a patient into one part, or set `on_leak: warn` to accept figures that are too good";
+const MISSING_HELP: &str = "give these records to the source stage, or set `missing: skip` to split what is there";
 
 /// A split and what its user should know.
 #[derive(Clone, Debug, PartialEq)]
@@ -242,23 +363,8 @@ pub fn split(records: &[(&RecordId, &Beats)], params: &Params, seed: u64) -> Res
             let sides = with_validation(&labelled, sides, params.validation_fraction, &mut warnings)?;
             labelled.table.join("record", "part", &sides).map_err(malformed)?
         }
-        Strategy::Ds1Ds2 => {
-            let paced = params.paced == Paced::Include;
-            let training = presets::DS1.iter().chain(presets::PACED_TRAINING.iter().filter(|_| paced));
-            let test = presets::DS2.iter().chain(presets::PACED_TEST.iter().filter(|_| paced));
-            let lists = [(Part::Training, training.copied().collect()), (Part::Test, test.copied().collect())];
-            let sides = listed(records, &lists, params.missing, &mut notes)?;
-            let sides = with_validation(&labelled, sides, params.validation_fraction, &mut warnings)?;
-            labelled.table.join("record", "part", &sides).map_err(malformed)?
-        }
-        Strategy::Lists => {
-            let names = |records: &'_ [RecordId]| -> BTreeSet<String> {
-                records.iter().map(|record| record.as_str().to_owned()).collect()
-            };
-            let named =
-                [names(&params.training_records), names(&params.validation_records), names(&params.test_records)];
-            let list = |place: usize| named[place].iter().map(String::as_str).collect::<BTreeSet<&str>>();
-            let lists = [(Part::Training, list(0)), (Part::Validation, list(1)), (Part::Test, list(2))];
+        Strategy::Ds1Ds2 | Strategy::Lists => {
+            let lists = params.lists().expect("these strategies have lists");
             let mut sides = listed(records, &lists, params.missing, &mut notes)?;
             if params.validation_records.is_empty() {
                 sides = with_validation(&labelled, sides, params.validation_fraction, &mut warnings)?;
@@ -394,8 +500,7 @@ fn listed(
             format!("{} of {} records are not in the input: {}", absent.len(), named.len(), absent.join(", "));
         match missing {
             Missing::Error => {
-                let help = "give these records to the source stage, or set `missing: skip` to split what is there";
-                return Err(StageError::new(message).help(help));
+                return Err(StageError::new(message).help(MISSING_HELP));
             }
             Missing::Skip => notes.push(message),
         }
@@ -555,11 +660,6 @@ fn report_leaks(
     if leaks.is_empty() {
         return Ok(());
     }
-    let refuse = match params.on_leak {
-        OnLeak::Refuse => true,
-        OnLeak::Warn => false,
-        OnLeak::ByStrategy => matches!(params.strategy, Strategy::ByPatient | Strategy::Lists),
-    };
     let describe = |leak: &Leak| {
         let parts = |parts: &[Part]| parts.iter().map(|part| part.as_str()).collect::<Vec<_>>().join(" and ");
         let records: Vec<String> =
@@ -575,10 +675,8 @@ fn report_leaks(
     } else {
         leaks.iter().map(describe).collect::<Vec<_>>().join("; ")
     };
-    if refuse {
-        let help =
-            "put all records of a patient into one part, or set `on_leak: warn` to accept figures that are too good";
-        return Err(StageError::new(text).help(help));
+    if params.refuses_leaks() {
+        return Err(StageError::new(text).help(LEAK_HELP));
     }
     warnings.push(text);
     Ok(())

@@ -49,10 +49,13 @@ pub struct Params {
     /// How many patients, 1 to 999, one record each: `p001`, `p002`, ... Patients have one of eight roles in turn, so
     /// that 12 or more patients hold each of the AAMI classes N, S, V, F and Q at least three times. A patient stays
     /// the same when more are asked for.
+    #[schemars(range(min = 1, max = 999))]
     pub patients_n: usize,
     /// Length of each recording in seconds, 5 to 86400.
+    #[schemars(range(min = 5, max = 86_400))]
     pub duration_s: f64,
     /// Share of the patients with two leads (MLII and V1 or V5), 0 to 1; the others have MLII alone.
+    #[schemars(range(min = 0, max = 1))]
     pub two_leads_fraction: f64,
     /// Share of premature atrial beats (`A`, class S) in a patient who has the most of them; four of eight patients
     /// have any. Together with `ventricular_fraction` and `fusion_fraction` at most 0.4.
@@ -63,12 +66,16 @@ pub struct Params {
     pub fusion_fraction: f64,
     /// Share of paced beats (`/`, class Q) in a patient with a pacemaker, 0 to 1; two of eight have one. The others of
     /// their beats are their own.
+    #[schemars(range(min = 0, max = 1))]
     pub paced_fraction: f64,
     /// RMS of muscle noise at rest in mV; it doubles to quadruples for some seconds of each minute.
+    #[schemars(range(min = 0, max = 2))]
     pub noise_mv: f64,
     /// Amplitude of the mains hum in mV, 60 Hz for every other patient and 50 Hz for the rest.
+    #[schemars(range(min = 0, max = 2))]
     pub mains_mv: f64,
     /// Wander of the baseline in mV: breathing and drift.
+    #[schemars(range(min = 0, max = 2))]
     pub wander_mv: f64,
 }
 
@@ -146,7 +153,7 @@ impl Stage for Synthesise {
     fn sources(params: &Params, _cx: &SourceContext<'_>) -> Result<Vec<SourceRecord>, StageError> {
         let source = |patient_idx| {
             let record = RecordId::new(&record_name(patient_idx)).map_err(|error| StageError::from_error(&error))?;
-            Ok(SourceRecord { record, files: Vec::new() })
+            Ok(SourceRecord::new(record, Vec::new()))
         };
         (0..params.patients_n).map(source).collect()
     }

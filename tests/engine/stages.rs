@@ -144,7 +144,7 @@ impl Stage for ReadText {
         let record = |path: PathBuf| {
             let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
             let record = RecordId::new(&name).map_err(|error| StageError::from_error(&error))?;
-            Ok(SourceRecord { record, files: vec![SourceFile { name: format!("{name}.txt"), path }] })
+            Ok(SourceRecord::new(record, vec![SourceFile { name: format!("{name}.txt"), path }]))
         };
         paths.into_iter().map(record).collect()
     }

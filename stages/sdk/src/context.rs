@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use crate::{error::StageError, kind::MetricPoint, record::RecordId};
+use crate::{error::StageError, facts::RecordFacts, kind::MetricPoint, record::RecordId};
 
 /// One raw file of a source's record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,12 +19,22 @@ pub struct SourceFile {
 }
 
 /// One record that a source stage can give.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SourceRecord {
     /// The record.
     pub record: RecordId,
     /// The files that it is read from; empty for a source that computes its records.
     pub files: Vec<SourceFile>,
+    /// What is known of it without reading its samples; checked before the first stage runs, never part of a key.
+    pub facts: RecordFacts,
+}
+
+impl SourceRecord {
+    /// A record of which nothing else is known.
+    #[must_use]
+    pub fn new(record: RecordId, files: Vec<SourceFile>) -> Self {
+        Self { record, files, facts: RecordFacts::new() }
+    }
 }
 
 /// What a source stage may use to list its records.

@@ -17,6 +17,7 @@
 
 pub mod context;
 pub mod error;
+pub mod facts;
 pub mod kind;
 pub mod kinds;
 pub mod ports;
@@ -28,6 +29,7 @@ pub mod table;
 
 pub use context::{Cancelled, Context, SourceContext, SourceFile, SourceRecord, StageEvent};
 pub use error::StageError;
+pub use facts::{FactProblem, Place, StageFacts};
 pub use kind::{Artifact, Kind, KindError, KindSpec, MetricPoint, NamedFile};
 pub use kinds::{
     Annotations, Beats, Confusion, Features, Files, Lead, Metrics, Model, NormalisedWindows, Onnx, Part, Predictions,

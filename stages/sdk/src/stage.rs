@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::{
     context::{Context, SourceContext, SourceRecord},
     error::StageError,
+    facts::StageFacts,
     ports::{Cardinality, PortSpec, PortValues, Ports},
 };
 
@@ -38,6 +39,10 @@ pub trait Stage: Sized + Send + Sync + 'static {
     fn check(_params: &Self::Params) -> Result<(), String> {
         Ok(())
     }
+
+    /// Says what the outputs will be like, and which of the inputs contradict each other or the parameters; run before
+    /// anything starts. By default nothing: what is unknown is never wrong. See [`crate::facts`].
+    fn facts(_params: &Self::Params, _facts: &mut StageFacts<'_>) {}
 
     /// For a source (per-record outputs without a per-record input): the records that it gives, cheaply.
     ///
@@ -139,6 +144,8 @@ pub trait ErasedStage: Send + Sync {
     /// # Errors
     /// The first parameter at fault, by path.
     fn bind(&self, params: &Value) -> Result<BoundParams, ParamError>;
+    /// [`Stage::facts`]; nothing is known by default.
+    fn facts(&self, _params: &BoundParams, _facts: &mut StageFacts<'_>) {}
     /// [`Stage::sources`].
     ///
     /// # Errors
@@ -206,6 +213,12 @@ impl<S: Stage> ErasedStage for Erased<S> {
         let canonical = serde_json::to_value(&typed)
             .map_err(|error| ParamError { path: String::new(), message: error.to_string() })?;
         Ok(BoundParams(canonical))
+    }
+
+    fn facts(&self, params: &BoundParams, facts: &mut StageFacts<'_>) {
+        if let Ok(params) = Self::typed(params) {
+            S::facts(&params, facts);
+        }
     }
 
     fn sources(&self, params: &BoundParams, cx: &SourceContext<'_>) -> Result<Vec<SourceRecord>, StageError> {
