@@ -15,10 +15,15 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use ecgpipe::event::{Event, JobName, RunStatus};
+use ecgpipe::pipeline::Tracking;
+use ecgpipe::track::Listener;
 use ecgpipe::track::mlflow::{
     Counts, Dataset, GitState, LoggedModel, Registration, RunDescription, Sender, Settings, Spool, Status, TensorSpec,
     sync,
 };
+use ecgpipe::track::mlflow_run::MlflowRun;
+use ecgpipe::track::run_folder::{FORMAT, RunFile, RunFolder, SweepPoint};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -361,4 +366,74 @@ fn long_values_stay_whole_on_the_real_server() {
     let paths =
         listed["files"].as_array().unwrap().iter().map(|file| file["path"].as_str().unwrap()).collect::<Vec<_>>();
     assert_eq!(paths, ["note.md", "params.json"]);
+}
+
+#[test]
+fn the_points_of_a_sweep_stand_side_by_side() {
+    let Some(server) = server("the_points_of_a_sweep_stand_side_by_side") else { return };
+    let folder = TempDir::new().unwrap();
+    let (sweep, experiment) = (unique(&folder, "sweep"), unique(&folder, "swept"));
+    let tracking =
+        Tracking { experiment: Some(experiment.clone()), registered_model: Some(experiment.clone()), uri: None };
+    let run = |point: Option<usize>| {
+        let epochs = point.map_or(10, |point| 5 * point).to_string();
+        let sweep = point.map(|point| {
+            let varied = vec![("train.epochs".to_owned(), epochs.clone())];
+            SweepPoint { id: sweep.clone(), point, point_n: 3, varied }
+        });
+        let run_file = RunFile {
+            format: FORMAT,
+            id: format!("run-{}", point.unwrap_or(0)),
+            uuid: unique(&folder, &format!("uuid{}", point.unwrap_or(0))),
+            pipeline: "full".to_owned(),
+            file: "pipelines/full.yaml".to_owned(),
+            sets: vec![format!("train.epochs={epochs}")],
+            seed: 1,
+            version: "0.1.0".to_owned(),
+            git: None,
+            started_ms: START_MS,
+            ended_ms: None,
+            status: None,
+            counts: None,
+            sweep,
+        };
+        let run_folder = RunFolder::create(folder.path(), run_file).unwrap();
+        let (params, settings) = (texts([("train.epochs", &epochs)]), Some(server.settings.clone()));
+        let copy = MlflowRun::start(run_folder.path(), run_folder.run(), &tracking, params, None, settings).unwrap();
+        let point = ecgpipe_sdk::MetricPoint { key: "test/accuracy".to_owned(), step: 0, value: 0.9 };
+        let job = JobName { node: "evaluate".to_owned(), record: None };
+        copy.listener().hear(&Event::Metric { job, point });
+        copy.end(RunStatus::Finished, None, None, &[]).unwrap().unwrap()
+    };
+    // As a sweep does: the copies go on side by side, and are waited for at the end.
+    let sendings = [run(Some(1)), run(Some(2)), run(Some(3)), run(None)];
+    let sent = sendings.map(|sending| sending.finish(Duration::from_secs(120)));
+    let urls: Vec<Option<String>> = sent.iter().map(|sent| sent.sweep_url(&sweep)).collect();
+    assert!(urls.iter().all(|url| url == &urls[0]), "one page for all: {urls:?}");
+    let url = urls[0].clone().unwrap();
+    let experiment_id = url.split('/').nth(5).unwrap().to_owned();
+    assert!(
+        url.contains(&format!("/#/experiments/{experiment_id}/runs?searchFilter=tags.%60ecgpipe.sweep%60")),
+        "{url}"
+    );
+
+    let filter = format!("tags.`ecgpipe.sweep` = \"{sweep}\"");
+    let body = serde_json::json!({"experiment_ids": [experiment_id], "filter": filter, "order_by": ["params.`train.epochs` ASC"]});
+    let found = server.post("runs/search", &body)["runs"].as_array().cloned().unwrap();
+    let mut shown: Vec<(String, String)> = found
+        .iter()
+        .map(|run| {
+            let tags = run["data"]["tags"].as_array().unwrap();
+            assert!(tags.iter().all(|tag| tag["key"] != "mlflow.parentRunId"), "flat: a parent would hide them");
+            let point = tags.iter().find(|tag| tag["key"] == "ecgpipe.sweep.point").unwrap();
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            (text(&run["info"]["run_name"]), text(&point["value"]))
+        })
+        .collect();
+    shown.sort();
+    let mut expected =
+        [1, 2, 3].map(|point| (format!("train.epochs={} ({point} of 3)", 5 * point), format!("{point} of 3")));
+    expected.sort();
+    assert_eq!(shown, expected);
+    assert_eq!(server.runs(&experiment_id).len(), 4, "the run that is no point is there too");
 }

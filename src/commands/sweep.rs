@@ -53,8 +53,11 @@ pub(super) fn sweep(args: &Args, wiring: &Wiring) -> Result<Exit, Failure> {
         console: Arc::new(Mutex::new(Console::new(verbosity))),
         cancel: cancel_on_signal(),
     };
-    for note in &sweep.notes {
+    for note in sweep.notes.iter().take(MOST_NOTES_N) {
         session.say(&format!("note: {note}"));
+    }
+    if let Some(more_n) = sweep.notes.len().checked_sub(MOST_NOTES_N).filter(|more_n| *more_n > 0) {
+        session.say(&format!("note: {more_n} more points do the same as others"));
     }
     list_sources(&session, &sweep, &selections)?;
     if args.dry_run {
@@ -327,6 +330,9 @@ fn dry_run(args: &Args, session: &Session<'_>, sweep: &Sweep, selections: Vec<Se
 fn varied_json(varied: &[(String, String)]) -> Value {
     Value::Object(varied.iter().map(|(name, value)| (name.clone(), json!(value))).collect())
 }
+
+/// More notes than this say the same thing.
+const MOST_NOTES_N: usize = 3;
 
 /// What stands for a point that was not started.
 const NOT_RUN: &str = "not run";

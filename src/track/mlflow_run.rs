@@ -16,7 +16,7 @@ use super::{
         Dataset, GitState, LoggedModel, Registration, RunDescription, Sender, Settings, Spool, SpoolError, Status,
         SyncReport, TensorSpec,
     },
-    run_folder::{RunFile, SweepPoint, now_ms},
+    run_folder::{RunFile, now_ms},
 };
 use crate::{
     digest::Digest,
@@ -81,7 +81,11 @@ impl MlflowRun {
         let description = RunDescription {
             run_uuid: run.uuid.clone(),
             experiment,
-            run_name: run.sweep.as_ref().map_or_else(|| run.id.clone(), SweepPoint::title),
+            // The values come first: the column is narrow, and charts show the names beside their curves.
+            run_name: run.sweep.as_ref().map_or_else(
+                || run.id.clone(),
+                |point| format!("{} ({} of {})", point.values(), point.point, point.point_n),
+            ),
             user: std::env::var("USER").unwrap_or_else(|_| "ecgpipe".to_owned()),
             start_time_ms: run.started_ms,
             source_name: run.file.clone(),
