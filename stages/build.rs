@@ -54,7 +54,8 @@ fn modules(here: &Path) -> BTreeMap<String, Unit> {
         let path = entry.path();
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let is_module = if path.is_dir() {
-            !packages.contains(&stem.as_str())
+            // A folder with a `stage.yaml` is a plugin: it is not compiled, and its host knows the identity of its code.
+            !packages.contains(&stem.as_str()) && !path.join("stage.yaml").exists()
         } else {
             path.extension().is_some_and(|extension| extension == "rs") && !["lib", "build"].contains(&stem.as_str())
         };
