@@ -217,7 +217,9 @@ fn every_pipeline_of_the_repository_is_right() {
     for entry in fs::read_dir(repository().join("pipelines")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "yaml") {
-            Project::new().call(&["check", path.to_str().unwrap()]).exits(0).prints(&[": ok, "]);
+            // In the repository, where the plugins that they use are.
+            let args = ["-C", repository().to_str().unwrap(), "check", path.to_str().unwrap()];
+            Project::new().call(&args).exits(0).prints(&[": ok, "]);
             checked_n += 1;
         }
     }

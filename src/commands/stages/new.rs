@@ -2,7 +2,7 @@
 //!
 //! The skeletons are real files in `templates/`, of a stage named `new_stage`; writing one is replacing that name. So what is
 //! written cannot differ from what is tested: `tests/skeletons.rs` compiles the Rust one as a module of its own and runs its
-//! tests, and `tests/plugins_python.rs` runs the others as they are written.
+//! tests, and `tests/example_plugins.rs` runs the others as they are written.
 //!
 //! Invariant: nothing that exists is overwritten, and nothing is written unless all can be
 //! (`nothing_is_written_over_or_by_halves`).
