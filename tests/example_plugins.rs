@@ -46,9 +46,13 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Whether there is a Python for plugins; says what is skipped where there is none.
+/// Whether there is a Python for plugins, in the environment that they are given; says what is skipped where there is none.
 fn python_or_skip(test: &str) -> bool {
+    let home = TempDir::new().unwrap();
     let found = Command::new("python3")
+        .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .env("HOME", home.path())
         .args(["-c", "import numpy, pyarrow.parquet"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
