@@ -46,6 +46,8 @@ pub enum Command {
     /// Copy runs to an MLflow server.
     #[command(subcommand)]
     Mlflow(Mlflow),
+    /// Run one job of a built-in stage from its job.json, as a program of its own; the protocol of plugins.
+    Worker(Worker),
 }
 
 /// Which pipeline.
@@ -76,6 +78,9 @@ pub struct WorkArgs {
     /// Never use the network.
     #[arg(long)]
     pub offline: bool,
+    /// Run every stage in a process of its own: one that crashes fails only its job. Results are the same.
+    #[arg(long)]
+    pub isolate: bool,
 }
 
 /// `ecgpipe run`.
@@ -155,6 +160,9 @@ pub struct Stages {
     /// Print the JSON schema for pipeline files (for editors).
     #[arg(long, conflicts_with = "name")]
     pub schema: bool,
+    /// Leave out the plugins of the project.
+    #[arg(long)]
+    pub built_in: bool,
     /// Print the whole catalogue as Markdown.
     #[arg(long, conflicts_with_all = ["name", "schema"])]
     pub catalogue: bool,
@@ -325,6 +333,13 @@ pub struct Trace {
     /// As JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `ecgpipe worker`.
+#[derive(Debug, Args)]
+pub struct Worker {
+    /// The job.json in its folder; outputs and result.json are written beside it.
+    pub job: PathBuf,
 }
 
 /// `ecgpipe mlflow`.

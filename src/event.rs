@@ -158,7 +158,7 @@ impl Event {
     #[must_use]
     pub fn of_stage(job: JobName, event: StageEvent) -> Self {
         match event {
-            StageEvent::Progress { done, total, unit } => Self::Progress { job, done, total, unit: unit.to_owned() },
+            StageEvent::Progress { done, total, unit } => Self::Progress { job, done, total, unit: unit.into_owned() },
             StageEvent::Metric(point) => Self::Metric { job, point },
             StageEvent::Note(text) => Self::Note { job: Some(job), text },
             StageEvent::Warning(text) => Self::Warning { job: Some(job), text },

@@ -14,7 +14,7 @@ use crate::{
     schedule::{Need, NodeShape},
 };
 
-/// Where sources look.
+/// Where sources look, and where stages that are processes leave what they write.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
     /// The project's `data` folder.
@@ -23,6 +23,8 @@ pub struct Surroundings {
     pub shared_data: Option<PathBuf>,
     /// Never use the network.
     pub offline: bool,
+    /// The folder for the logs of jobs, one file each; made when the first is written.
+    pub logs: Option<PathBuf>,
 }
 
 /// The records of every node.

@@ -133,12 +133,14 @@ fn try_execute(
     let files: Vec<SourceFile> = job.files.iter().map(|raw| raw.file.clone()).collect();
     let record = job.name.record.as_ref();
     let seed = job.seed.map(|seed| stage_seed(seed, &job.stage, record.map(RecordId::as_str)));
+    let log = worker.surroundings.logs.as_ref().map(|logs| logs.join(format!("{}.log", job.name)));
     let cx = Context::new(worker.cancel, &tell)
         .with_record(record)
         .with_seed(seed)
         .with_files(&files)
         .with_threads(worker.threads)
-        .with_surroundings(&worker.surroundings.data_folder, worker.surroundings.offline);
+        .with_surroundings(&worker.surroundings.data_folder, worker.surroundings.offline)
+        .with_log(log.as_deref());
     let (started, cpu_started_ms) = (Instant::now(), thread_cpu_ms());
     let outputs = catch_unwind(AssertUnwindSafe(|| stage.run(&job.params, inputs, &cx)))
         .unwrap_or_else(|panic| Err(panicked(&*panic)))?;
@@ -265,7 +267,8 @@ fn load_inputs(
     Ok(if lost.is_empty() { Ok(values) } else { Err(Outcome::LostInputs { inputs: lost, messages }) })
 }
 
-fn panicked(panic: &(dyn std::any::Any + Send)) -> StageError {
+/// A panic as the failure of a stage.
+pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> StageError {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
     StageError::new(format!("the stage panicked: {text}"))

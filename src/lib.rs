@@ -21,6 +21,7 @@
 //! | `hot` | `digest`, `store` |
 //! | `expand` | `plan`, `schedule`, `event` |
 //! | `job`, `key` | each other, `expand`, `hot`, `store`, `digest`, `event` |
+//! | `plugin` | `diagnostic`, `digest`, `job`, `pipeline` |
 //! | `publish` | `store`, `digest`, `whole_file` |
 //! | `engine` | all of the above |
 //! | `track` | `event`, `digest`, `explain`, `git`, `pipeline`, `utc` |
@@ -44,6 +45,7 @@ pub mod job;
 pub mod key;
 pub mod pipeline;
 pub mod plan;
+pub mod plugin;
 pub mod publish;
 pub mod schedule;
 pub mod schema;

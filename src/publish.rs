@@ -129,6 +129,33 @@ pub fn publish(
     if state.format != FORMAT {
         state = State { format: FORMAT, targets: BTreeMap::new() };
     }
+    let (published, changed) = publish_with(&mut state, project, store, publications)?;
+    if changed && !store.is_read_only() {
+        // Losing this file costs a comparison of bytes the next time, so a failure to write it is no failure.
+        let _ = serde_json::to_vec(&state).map(|json| write_whole(&state_path, &json));
+    }
+    Ok(published)
+}
+
+/// Publishes artifacts into a folder that is written once, as a run folder is: nothing of it is remembered.
+///
+/// # Errors
+/// As [`publish`].
+pub fn publish_copies(
+    folder: &Path,
+    store: &Store,
+    publications: &[Publication<'_>],
+) -> Result<Vec<PublishedFile>, PublishError> {
+    publish_with(&mut State::default(), folder, store, publications).map(|(published, _)| published)
+}
+
+/// What is there now, and whether the state changed.
+fn publish_with(
+    state: &mut State,
+    project: &Path,
+    store: &Store,
+    publications: &[Publication<'_>],
+) -> Result<(Vec<PublishedFile>, bool), PublishError> {
     let (mut published, mut changed) = (Vec::new(), false);
     let mut owners: BTreeMap<String, String> = BTreeMap::new();
     for publication in publications {
@@ -163,11 +190,7 @@ pub fn publish(
         changed = true;
         state.targets.insert(entry, TargetState { artifact: publication.output.digest, provenance, files });
     }
-    if changed && !store.is_read_only() {
-        // Losing this file costs a comparison of bytes the next time, so a failure to write it is no failure.
-        let _ = serde_json::to_vec(&state).map(|json| write_whole(&state_path, &json));
-    }
-    Ok(published)
+    Ok((published, changed))
 }
 
 fn claim(owners: &mut BTreeMap<String, String>, path: &str, publication: &Publication<'_>) -> Result<(), PublishError> {

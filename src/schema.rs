@@ -6,10 +6,7 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use ecgpipe_sdk::{
-    Cardinality, PortSpec, Registry, StageSpec,
-    kinds::layout::{Form, LAYOUTS},
-};
+use ecgpipe_sdk::{Cardinality, PortSpec, Registry, StageSpec, kinds::layout::LAYOUTS};
 use serde_json::{Map, Value, json};
 
 use crate::plan::{describe_schema, schema_alternatives, sorted};
@@ -283,17 +280,17 @@ pub fn kind_tables() -> String {
         let kind = layout.kind;
         let separator = if text.is_empty() { "" } else { "\n" };
         line(&mut text, format_args!("{separator}### {} (version {})\n\n{}\n", kind.name, kind.version, kind.summary));
-        match layout.form {
-            Form::Folder => text.push_str("A folder of plain files.\n"),
-            Form::File => line(&mut text, format_args!("A file `.{}`.", kind.extension)),
-            Form::Table(columns) => {
-                text.push_str("| column | type | unit | |\n|---|---|---|---|\n");
-                for column in columns {
-                    let null = if column.nullable { " or null" } else { "" };
-                    let (name, data_type, doc) = (column.name, column.data_type, cell(column.doc));
-                    line(&mut text, format_args!("| `{name}` | {data_type}{null} | {} | {doc} |", column.unit));
-                }
-            }
+        if kind.bundle {
+            text.push_str("A folder of plain files.\n");
+        } else if layout.columns.is_empty() {
+            line(&mut text, format_args!("A file `.{}`.", kind.extension));
+        } else {
+            text.push_str("| column | type | unit | |\n|---|---|---|---|\n");
+        }
+        for column in layout.columns {
+            let null = if column.nullable { " or null" } else { "" };
+            let (name, data_type, doc) = (column.name, column.data_type, cell(column.doc));
+            line(&mut text, format_args!("| `{name}` | {data_type}{null} | {} | {doc} |", column.unit));
         }
         if !layout.metadata.is_empty() {
             text.push_str("\n| metadata | |\n|---|---|\n");

@@ -135,7 +135,7 @@ impl Stage for IngestWfdb {
         };
         let progress = |progress: database::DownloadProgress<'_>| {
             let (done, total) = (progress.done_byte_n, progress.total_byte_n);
-            (cx.events)(StageEvent::Progress { done, total, unit: "bytes" });
+            (cx.events)(StageEvent::Progress { done, total, unit: "bytes".into() });
         };
         let found = database::locate(&params.database, &options, &progress).map_err(|error| told(&error))?;
         if found.found == database::Found::Downloaded {

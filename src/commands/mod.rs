@@ -11,6 +11,7 @@ mod run;
 mod runs;
 mod stages;
 mod trace;
+mod worker;
 
 use std::{
     collections::BTreeMap,
@@ -30,6 +31,7 @@ use crate::{
     expand::Surroundings,
     pipeline::{self, Pipeline},
     plan::Plan,
+    plugin,
     store::{Store, StoreError},
     track::run_folder,
 };
@@ -112,11 +114,13 @@ impl From<crate::track::run_folder::RunFolderError> for Failure {
 /// Runs the verb that was asked for.
 #[must_use]
 pub fn dispatch(cli: Cli, wiring: &Wiring) -> ExitCode {
+    let mut own_wiring = None;
     let result = std::env::set_current_dir(&cli.project)
         .map_err(|error| {
             Failure::usage(format!("failed to enter the project folder {}: {error}", cli.project.display()))
         })
-        .and_then(|()| match &cli.command {
+        .and_then(|()| Ok(&*own_wiring.insert(with_project_stages(&cli.command, wiring)?)))
+        .and_then(|wiring| match &cli.command {
             Command::Run(args) => run::run(args, wiring),
             Command::Plan(args) => plan::plan(args, wiring),
             Command::Check(args) => check::check(args, wiring),
@@ -131,6 +135,7 @@ pub fn dispatch(cli: Cli, wiring: &Wiring) -> ExitCode {
             }),
             Command::Trace(args) => trace::trace(args),
             Command::Mlflow(args) => mlflow::mlflow(args),
+            Command::Worker(args) => worker::worker(args, wiring),
         });
     let exit = result.unwrap_or_else(|failure| {
         if failure.message.starts_with("error") {
@@ -144,6 +149,28 @@ pub fn dispatch(cli: Cli, wiring: &Wiring) -> ExitCode {
         failure.exit
     });
     ExitCode::from(exit as u8)
+}
+
+/// The stages that a verb may use: with the plugins of the project, the built-in ones in processes of their own if asked.
+fn with_project_stages(command: &Command, wiring: &Wiring) -> Result<Wiring, Failure> {
+    let isolate = match command {
+        Command::Run(args) => args.work.isolate,
+        _ => false,
+    };
+    let registry = match command {
+        // A worker is told what to run by a host that knows the plugins already; the others run nothing.
+        Command::Worker(_) | Command::Infer(_) | Command::Mlflow(_) => wiring.registry.clone(),
+        Command::Stages(args) if args.built_in => wiring.registry.clone(),
+        _ if isolate => {
+            let program = std::env::current_exe().map_err(|error| {
+                Failure::environment(format!("failed to find this program for `--isolate`: {error}"))
+            })?;
+            let isolated = plugin::isolated(&wiring.registry, &[program.into(), "worker".into()]);
+            plugin::with_plugins(&isolated, Path::new("."))
+        }
+        _ => plugin::with_plugins(&wiring.registry, Path::new(".")),
+    };
+    Ok(Wiring { registry, infer: wiring.infer })
 }
 
 /// Prints to stdout; a reader that went away (`| head`) is no error.
@@ -175,7 +202,7 @@ fn open_store(store: Option<&Path>) -> Result<Store, Failure> {
 
 fn surroundings(offline: bool) -> Surroundings {
     let shared_data = std::env::var_os("ECGPIPE_DATA").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-    Surroundings { data_folder: PathBuf::from("data"), shared_data, offline }
+    Surroundings { data_folder: PathBuf::from("data"), shared_data, offline, logs: None }
 }
 
 fn runs_folder() -> PathBuf {

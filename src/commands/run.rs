@@ -4,30 +4,31 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use ecgpipe_sdk::{Provenance, error::chain, provenance::StageProvenance};
+use ecgpipe_sdk::{MetricPoint, Provenance, Registry, error::chain, provenance::StageProvenance};
 
 use super::{Exit, Failure, Wiring, load, open_store, runs_folder, surroundings};
 use crate::{
-    cli::Run,
+    cli::{Run, WorkArgs},
     digest::Digest,
     engine::{EngineError, Request, RunReport, run as run_engine},
     event::{Counts, Event, RunStatus},
+    expand::Surroundings,
     git,
     plan::Plan,
-    publish::{Publication, publish},
+    publish::{Publication, publish, publish_copies},
     store::{OutputName, Store},
     track::{
-        Listeners,
+        Listener, Listeners,
         console::{Console, Verbosity},
         mlflow::Settings,
-        mlflow_run::{DatasetFacts, MlflowRun},
-        run_folder::{FORMAT, JobFile, MetricLog, RunFile, RunFolder, now_ms},
+        mlflow_run::{DatasetFacts, FINISH_DEADLINE, MlflowRun, Sending},
+        run_folder::{FORMAT, JobFile, MetricLog, PUBLISHED_FOLDER, RunFile, RunFolder, SweepPoint, now_ms},
     },
     utc::Utc,
 };
@@ -37,105 +38,203 @@ pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
     let (_, plan) = load(&args.pipeline, &wiring.registry)?;
     let selected = plan.select(&args.work.targets)?;
     let force = named(&plan, &args.work.force)?;
-    let store = open_store(args.work.store.as_deref())?;
-    let previous = super::previous(plan.name());
-    let surroundings = surroundings(args.work.offline);
-    let cancel = cancel_on_signal();
-    let listeners = Listeners::new();
     let verbosity = match (args.json, args.quiet) {
         (true, _) => Verbosity::Json,
         (_, true) => Verbosity::Quiet,
         _ => Verbosity::Normal,
     };
-    listeners.add(Console::new(verbosity));
-    let tell = |event: Event| listeners.tell(&event);
-    let request = Request {
-        plan: &plan,
+    let session = Session {
         registry: &wiring.registry,
-        store: &store,
-        surroundings: &surroundings,
-        selected,
-        force,
-        jobs: args.work.jobs.unwrap_or_else(core_n).max(1),
+        store: &open_store(args.work.store.as_deref())?,
+        surroundings: &surroundings(args.work.offline),
+        work: &args.work,
         keep_going: args.keep_going,
-        dry_run: args.dry_run,
-        previous: &previous,
-        cancel,
-        events: &tell,
+        verbosity,
+        console: Arc::new(Mutex::new(Console::new(verbosity))),
+        cancel: cancel_on_signal(),
     };
     if args.dry_run {
-        let report = run_engine(&request).map_err(engine_failure)?;
+        let tell = |event: Event| hear(&session.console, &event);
+        let report = session.engine(&plan, selected, force, true, &tell).map_err(engine_failure)?;
         tell(Event::Finished { status: report.status, counts: report.counts });
-        say(verbosity, &format!("dry run: {} cached, {} to compute", report.counts.hits, report.counts.skipped));
+        session.say(&format!("dry run: {} cached, {} to compute", report.counts.hits, report.counts.skipped));
         return Ok(Exit::Success);
     }
+    let file = args.pipeline.pipeline.as_path();
+    let ended = session.run(OneRun { plan: &plan, file, sets: &args.pipeline.sets, selected, force, sweep: None })?;
+    if let Some(sending) = ended.sending {
+        sending.finish(FINISH_DEADLINE, &|event| hear(&session.console, &event));
+    }
+    if let Some(failure) = ended.failure {
+        return Err(failure);
+    }
+    let (counts, published_n) = (&ended.counts, ended.published_n);
+    let elapsed_s = started.elapsed().as_secs_f64();
+    session.say(&summary(ended.status, counts, elapsed_s, published_n, &ended.folder, &ended.metrics));
+    Ok(exit(ended.status))
+}
 
-    let started_ms = now_ms();
-    let run_file = RunFile {
-        format: FORMAT,
-        id: format!("{}-{}", timestamp(started_ms), plan.name()),
-        uuid: unique_id(plan.name()),
-        pipeline: plan.name().to_owned(),
-        file: args.pipeline.pipeline.display().to_string(),
-        sets: args.pipeline.sets.clone(),
-        seed: plan.seed(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        git: git::state(Path::new(".")),
-        started_ms,
-        ended_ms: None,
-        status: None,
-        counts: None,
-    };
-    let mut folder = RunFolder::create(&runs_folder(), run_file)?;
-    let params = flattened_params(&plan);
-    folder.write("plan.json", &plan.json())?;
-    folder.write("params.json", &params)?;
-    listeners.add(folder.listener()?);
-    let metrics = MetricLog::default();
-    listeners.add(metrics.clone());
-    let mlflow = start_mlflow(args, &plan, &folder, params, &tell);
-    if let Some(mlflow) = &mlflow {
-        listeners.add(mlflow.listener());
+/// What all runs of one command have in common.
+pub(super) struct Session<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) store: &'a Store,
+    pub(super) surroundings: &'a Surroundings,
+    pub(super) work: &'a WorkArgs,
+    pub(super) keep_going: bool,
+    pub(super) verbosity: Verbosity,
+    /// One for all runs, so that what every one of them says is said once.
+    pub(super) console: Arc<Mutex<Console>>,
+    pub(super) cancel: &'static AtomicBool,
+}
+
+/// One run of one plan.
+pub(super) struct OneRun<'a> {
+    pub(super) plan: &'a Plan,
+    /// The pipeline file as given.
+    pub(super) file: &'a Path,
+    /// The `--set` options that made the plan of the file.
+    pub(super) sets: &'a [String],
+    pub(super) selected: BTreeSet<usize>,
+    pub(super) force: BTreeSet<usize>,
+    /// A point of a sweep publishes into its own run folder, since the points would overwrite each other's files.
+    pub(super) sweep: Option<SweepPoint>,
+}
+
+/// What a run left behind.
+pub(super) struct RunEnd {
+    pub(super) folder: PathBuf,
+    pub(super) status: RunStatus,
+    pub(super) counts: Counts,
+    pub(super) metrics: Vec<MetricPoint>,
+    pub(super) published_n: usize,
+    /// Why the run could not go on or publish; a stage's failure is only in `status`.
+    pub(super) failure: Option<Failure>,
+    /// The copy to the tracking server, still on its way.
+    pub(super) sending: Option<Sending>,
+}
+
+impl Session<'_> {
+    pub(super) fn engine(
+        &self,
+        plan: &Plan,
+        selected: BTreeSet<usize>,
+        force: BTreeSet<usize>,
+        dry_run: bool,
+        events: &(dyn Fn(Event) + Sync),
+    ) -> Result<RunReport, EngineError> {
+        run_engine(&Request {
+            plan,
+            registry: self.registry,
+            store: self.store,
+            surroundings: self.surroundings,
+            selected,
+            force,
+            jobs: self.work.jobs.unwrap_or_else(core_n).max(1),
+            keep_going: self.keep_going,
+            dry_run,
+            previous: &super::previous(plan.name()),
+            cancel: self.cancel,
+            events,
+        })
     }
 
-    let report = run_engine(&request);
-    let (status, counts) = match &report {
-        Ok(report) => (report.status, report.counts),
-        Err(_) => (RunStatus::Failed, Counts::default()),
-    };
-    let mut published = Vec::new();
-    let mut failure = report.as_ref().err().map(|error| chain(error));
-    if let Ok(report) = &report {
-        folder.write("jobs.json", &job_files(&plan, report))?;
-        folder.write("sources.json", &report.raw.values().collect::<Vec<_>>())?;
-        if report.status == RunStatus::Finished {
-            match publish_all(&plan, report, &folder, &store, &tell) {
-                Ok(files) => published = files,
-                Err(error) => failure = Some(error.to_string()),
-            }
+    pub(super) fn say(&self, text: &str) {
+        if self.verbosity == Verbosity::Normal {
+            eprintln!("{text}");
         }
     }
-    folder.write("metrics.json", &metrics.points())?;
-    let status = if failure.is_some() { RunStatus::Failed } else { status };
-    tell(Event::Finished { status, counts });
-    folder.end(status, counts)?;
-    if let Some(mlflow) = mlflow {
-        let mut files: Vec<(String, PathBuf)> =
-            published.iter().map(|path| (path.clone(), PathBuf::from(path))).collect();
-        files.push(("plan.json".to_owned(), folder.path().join("plan.json")));
-        let dataset = report.as_ref().ok().and_then(|report| dataset_facts(&plan, report));
-        end_mlflow(mlflow, &folder, status, failure.clone(), dataset, &files, &tell);
+
+    /// Runs a plan with its run folder, its trackers and its publication.
+    pub(super) fn run(&self, one: OneRun<'_>) -> Result<RunEnd, Failure> {
+        let OneRun { plan, file, sets, selected, force, sweep } = one;
+        let listeners = Listeners::new();
+        listeners.add(Arc::clone(&self.console));
+        let tell = |event: Event| listeners.tell(&event);
+        let started_ms = now_ms();
+        let run_file = RunFile {
+            format: FORMAT,
+            id: format!("{}-{}", timestamp(started_ms), plan.name()),
+            uuid: unique_id(plan.name()),
+            pipeline: plan.name().to_owned(),
+            file: file.display().to_string(),
+            sets: sets.to_vec(),
+            seed: plan.seed(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            git: git::state(Path::new(".")),
+            started_ms,
+            ended_ms: None,
+            status: None,
+            counts: None,
+            sweep,
+        };
+        let mut folder = RunFolder::create(&runs_folder(), run_file)?;
+        let params = flattened_params(plan);
+        folder.write("plan.json", &plan.json())?;
+        folder.write("params.json", &params)?;
+        listeners.add(folder.listener()?);
+        let metrics = MetricLog::default();
+        listeners.add(metrics.clone());
+        let mlflow = start_mlflow(self.work.offline, plan, &folder, params, &tell);
+        if let Some(mlflow) = &mlflow {
+            listeners.add(mlflow.listener());
+        }
+
+        let surroundings = Surroundings { logs: Some(folder.path().join("logs")), ..self.surroundings.clone() };
+        let logged = Session { surroundings: &surroundings, console: Arc::clone(&self.console), ..*self };
+        let report = logged.engine(plan, selected, force, false, &tell);
+        let (status, counts) = match &report {
+            Ok(report) => (report.status, report.counts),
+            Err(_) => (RunStatus::Failed, Counts::default()),
+        };
+        let mut published = Vec::new();
+        let mut failure = report.as_ref().err().map(|error| chain(error));
+        if let Ok(report) = &report {
+            folder.write("jobs.json", &job_files(plan, report))?;
+            folder.write("sources.json", &report.raw.values().collect::<Vec<_>>())?;
+            if report.status == RunStatus::Finished {
+                match publish_all(plan, report, &folder, self.store, &tell) {
+                    Ok(files) => published = files,
+                    Err(error) => failure = Some(error.to_string()),
+                }
+            }
+        }
+        folder.write("metrics.json", &metrics.points())?;
+        let status = if failure.is_some() { RunStatus::Failed } else { status };
+        tell(Event::Finished { status, counts });
+        folder.end(status, counts)?;
+        let published_n = published.len();
+        let sending = mlflow.and_then(|mlflow| {
+            published.push(("plan.json".to_owned(), folder.path().join("plan.json")));
+            let dataset = report.as_ref().ok().and_then(|report| dataset_facts(plan, report));
+            mlflow.end(status, failure.clone(), dataset, &published).unwrap_or_else(|error| {
+                tell(Event::Warning { job: None, text: format!("MLflow: {error}") });
+                None
+            })
+        });
+        let failure = failure.map(|message| report.err().map_or_else(|| Failure::environment(message), engine_failure));
+        Ok(RunEnd {
+            folder: folder.path().to_owned(),
+            status,
+            counts,
+            metrics: metrics.points(),
+            published_n,
+            failure,
+            sending,
+        })
     }
-    if let Some(message) = failure {
-        return Err(report.err().map_or_else(|| Failure::environment(message), engine_failure));
-    }
-    let elapsed_s = started.elapsed().as_secs_f64();
-    say(verbosity, &summary(status, &counts, elapsed_s, published.len(), &folder, &metrics));
-    Ok(match status {
+}
+
+/// How the program ends after a run.
+pub(super) fn exit(status: RunStatus) -> Exit {
+    match status {
         RunStatus::Finished => Exit::Success,
         RunStatus::Failed => Exit::Failed,
         RunStatus::Cancelled => Exit::Cancelled,
-    })
+    }
+}
+
+pub(super) fn hear(console: &Mutex<Console>, event: &Event) {
+    console.lock().unwrap_or_else(std::sync::PoisonError::into_inner).hear(event);
 }
 
 /// One flag a process: set by the first Ctrl-C or SIGTERM; the second ends the program at once, which is always safe.
@@ -182,12 +281,6 @@ pub(super) fn core_n() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-fn say(verbosity: Verbosity, text: &str) {
-    if verbosity == Verbosity::Normal {
-        eprintln!("{text}");
-    }
-}
-
 fn flattened_params(plan: &Plan) -> BTreeMap<String, String> {
     let mut params = BTreeMap::from([("seed".to_owned(), plan.seed().to_string())]);
     for node in plan.nodes() {
@@ -210,15 +303,21 @@ fn job_files(plan: &Plan, report: &RunReport) -> Vec<JobFile> {
     report.jobs.iter().map(file).collect()
 }
 
+/// Publishes what the plan says; gives each file's path under `publish:` and where it is.
 fn publish_all(
     plan: &Plan,
     report: &RunReport,
     folder: &RunFolder,
     store: &Store,
     tell: &dyn Fn(Event),
-) -> Result<Vec<String>, crate::publish::PublishError> {
+) -> Result<Vec<(String, PathBuf)>, crate::publish::PublishError> {
+    let of_point = folder.run().sweep.is_some();
     let mut publications = Vec::new();
     for entry in plan.publish() {
+        // What goes to `data/` is for other pipelines to read; no copy of it belongs to a point of a sweep.
+        if of_point && Path::new(&entry.target).starts_with("data") {
+            continue;
+        }
         let node = &plan.nodes()[entry.node_idx];
         let port = node.output(&entry.port).expect("a plan publishes only outputs that there are");
         let provenance = ProvenanceMaker { plan, report, run: folder.run(), node_idx: entry.node_idx };
@@ -233,12 +332,21 @@ fn publish_all(
             });
         }
     }
-    let files = publish(Path::new("."), store, &publications)?;
-    for file in &files {
-        let (path, written, artifact, size) = (file.path.clone(), file.written, file.artifact, file.size);
+    let (root, files) = if of_point {
+        let root = folder.path().join(PUBLISHED_FOLDER);
+        let files = publish_copies(&root, store, &publications)?;
+        (root, files)
+    } else {
+        (PathBuf::new(), publish(Path::new("."), store, &publications)?)
+    };
+    let mut published = Vec::with_capacity(files.len());
+    for file in files {
+        let at = root.join(&file.path);
+        let (path, written, artifact, size) = (at.display().to_string(), file.written, file.artifact, file.size);
         tell(Event::Published { path, written, artifact, size });
+        published.push((file.path, at));
     }
-    Ok(files.into_iter().map(|file| file.path).collect())
+    Ok(published)
 }
 
 struct ProvenanceMaker<'a> {
@@ -295,7 +403,7 @@ impl ProvenanceMaker<'_> {
 }
 
 fn start_mlflow(
-    args: &Run,
+    offline: bool,
     plan: &Plan,
     folder: &RunFolder,
     params: BTreeMap<String, String>,
@@ -310,7 +418,7 @@ fn start_mlflow(
             None
         }
     };
-    if args.work.offline {
+    if offline {
         settings = None;
     }
     let repo_url = settings.as_ref().and_then(|_| git::remote_url(Path::new(".")));
@@ -320,31 +428,6 @@ fn start_mlflow(
             warn(format!("MLflow: {error}; the run goes on without it"));
             None
         }
-    }
-}
-
-fn end_mlflow(
-    mlflow: MlflowRun,
-    folder: &RunFolder,
-    status: RunStatus,
-    error: Option<String>,
-    dataset: Option<DatasetFacts>,
-    files: &[(String, PathBuf)],
-    tell: &dyn Fn(Event),
-) {
-    let id = &folder.run().id;
-    match mlflow.end(status, error, dataset, files) {
-        Ok(None) => {}
-        Ok(Some(report)) if report.complete => {
-            let text = report.run_url.clone().unwrap_or_else(|| report.summary());
-            tell(Event::Note { job: None, text: format!("MLflow: {text}") });
-        }
-        Ok(Some(report)) => {
-            let text =
-                format!("MLflow: {}; nothing is lost: `ecgpipe mlflow sync {id}` sends the rest", report.summary());
-            tell(Event::Warning { job: None, text });
-        }
-        Err(error) => tell(Event::Warning { job: None, text: format!("MLflow: {error}") }),
     }
 }
 
@@ -367,11 +450,10 @@ fn summary(
     counts: &Counts,
     elapsed_s: f64,
     published_n: usize,
-    folder: &RunFolder,
-    metrics: &MetricLog,
+    folder: &Path,
+    points: &[MetricPoint],
 ) -> String {
     let mut text = String::new();
-    let points = metrics.points();
     let shown =
         ["test/accuracy", "test/macro_f1_nsvf", "test/f1_n", "test/f1_s", "test/f1_v", "test/f1_f", "test_all/f1_q"];
     let values: Vec<String> = shown
@@ -395,7 +477,7 @@ fn summary(
         counts.computed,
         if counts.failed > 0 { format!(", {} failed", counts.failed) } else { String::new() },
         if counts.skipped > 0 { format!(", {} not run", counts.skipped) } else { String::new() },
-        folder.path().display(),
+        folder.display(),
     ));
     text
 }

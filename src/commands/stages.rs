@@ -14,6 +14,9 @@ pub(super) fn stages(args: &Stages, wiring: &Wiring) -> Result<Exit, Failure> {
         return new::new(args, wiring);
     }
     let registry = &wiring.registry;
+    for (name, why) in registry.refused() {
+        eprintln!("warning: the plugin `{name}` cannot be used\n{why}");
+    }
     if args.kinds {
         print(&schema::kind_tables());
     } else if args.schema {
@@ -21,6 +24,9 @@ pub(super) fn stages(args: &Stages, wiring: &Wiring) -> Result<Exit, Failure> {
     } else if args.catalogue {
         print(&schema::stage_catalogue(registry));
     } else if let Some(name) = &args.name {
+        if let Some(why) = registry.refused().get(name) {
+            return Err(Failure::usage(why));
+        }
         let Some(stage) = registry.get(name) else {
             let known: Vec<&str> = registry.iter().map(|stage| stage.spec().name).collect();
             let failure = Failure::usage(format!("there is no stage `{name}`"));

@@ -252,16 +252,18 @@ fn good_name(name: &str) -> bool {
         && name.chars().all(|one| one.is_ascii_alphanumeric() || one == '_' || one == '-')
 }
 
-struct Form {
-    diagnostics: Vec<Diagnostic>,
+/// Reads mappings and texts and keeps what has the wrong form; for pipelines and for what else people write in YAML.
+#[derive(Default)]
+pub(crate) struct Form {
+    pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
 impl Form {
-    fn error(&mut self, span: &Span, message: String) {
+    pub(crate) fn error(&mut self, span: &Span, message: String) {
         self.diagnostics.push(Diagnostic::at(span, message));
     }
 
-    fn entries<'a>(&mut self, place: &Span, what: &str, node: &'a Node, example: &str) -> &'a [Entry] {
+    pub(crate) fn entries<'a>(&mut self, place: &Span, what: &str, node: &'a Node, example: &str) -> &'a [Entry] {
         match &node.data {
             Data::Map(entries) => entries,
             _ => {
@@ -273,7 +275,7 @@ impl Form {
         }
     }
 
-    fn text(&mut self, what: &str, entry: &Entry) -> Option<Text> {
+    pub(crate) fn text(&mut self, what: &str, entry: &Entry) -> Option<Text> {
         self.text_as(what, "text", entry)
     }
 
@@ -290,7 +292,7 @@ impl Form {
         }
     }
 
-    fn unknown(&mut self, key: &Text, what: &str, known: &[&str]) {
+    pub(crate) fn unknown(&mut self, key: &Text, what: &str, known: &[&str]) {
         let message = format!("{what} has no key `{}`", key.text);
         self.diagnostics.push(Diagnostic::at(&key.span, message).help(suggest(&key.text, known, "its keys are")));
     }

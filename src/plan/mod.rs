@@ -322,6 +322,11 @@ impl<'a> Check<'a> {
     fn stages(&mut self, registry: &'a Registry) {
         let names: Vec<&str> = registry.iter().map(|stage| stage.spec().name).collect();
         for (name, entry) in &self.pipeline.stages {
+            if let Some(why) = registry.refused().get(&entry.uses.text) {
+                let message = format!("stage `{name}`: the plugin `{}` cannot be used", entry.uses.text);
+                self.diagnostics.push(Diagnostic::at(&entry.uses.span, message).note(why.as_str()));
+                continue;
+            }
             let Some(stage) = registry.get(&entry.uses.text) else {
                 let message = format!("stage `{name}`: there is no stage `{}` to use", entry.uses.text);
                 let help = suggest(&entry.uses.text, &names, "stages are");

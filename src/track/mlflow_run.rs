@@ -14,9 +14,9 @@ use super::{
     Listener,
     mlflow::{
         Dataset, GitState, LoggedModel, Registration, RunDescription, Sender, Settings, Spool, SpoolError, Status,
-        SyncReport, TensorSpec,
+        TensorSpec,
     },
-    run_folder::{RunFile, now_ms},
+    run_folder::{RunFile, SweepPoint, now_ms},
 };
 use crate::{
     digest::Digest,
@@ -28,12 +28,13 @@ use crate::{
 pub const SPOOL_FOLDER: &str = "mlflow";
 
 /// How long the end of a run waits for a server that is slow; the rest is for `ecgpipe mlflow sync`.
-const FINISH_DEADLINE: Duration = Duration::from_secs(20);
+pub const FINISH_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The spool of one run and, where a server is configured, the thread that empties it.
 pub struct MlflowRun {
     spool: Arc<Spool>,
     sender: Option<Sender>,
+    run_id: String,
     registered_model: Option<String>,
 }
 
@@ -64,15 +65,19 @@ impl MlflowRun {
     ) -> Result<Self, SpoolError> {
         let folder = run_folder.join(SPOOL_FOLDER);
         let experiment = tracking.experiment.clone().unwrap_or_else(|| run.pipeline.clone());
-        let tags = BTreeMap::from([
+        let mut tags = BTreeMap::from([
             ("ecgpipe.version".to_owned(), run.version.clone()),
             ("ecgpipe.run_id".to_owned(), run.id.clone()),
             ("ecgpipe.pipeline".to_owned(), run.pipeline.clone()),
         ]);
+        if let Some(sweep) = &run.sweep {
+            tags.insert("ecgpipe.sweep".to_owned(), sweep.id.clone());
+            tags.insert("ecgpipe.sweep.point".to_owned(), format!("{} of {}", sweep.point, sweep.point_n));
+        }
         let description = RunDescription {
             run_uuid: run.uuid.clone(),
             experiment,
-            run_name: run.id.clone(),
+            run_name: run.sweep.as_ref().map_or_else(|| run.id.clone(), SweepPoint::title),
             user: std::env::var("USER").unwrap_or_else(|_| "ecgpipe".to_owned()),
             start_time_ms: run.started_ms,
             source_name: run.file.clone(),
@@ -89,7 +94,9 @@ impl MlflowRun {
         };
         let spool = Arc::new(Spool::create(&folder, &description)?);
         let sender = settings.map(|settings| Sender::start(&folder, settings));
-        Ok(Self { spool, sender, registered_model: tracking.registered_model.clone() })
+        // Every point would be a version of the model; a person, or `--publish-best`, chooses one.
+        let registered_model = tracking.registered_model.clone().filter(|_| run.sweep.is_none());
+        Ok(Self { spool, sender, run_id: run.id.clone(), registered_model })
     }
 
     /// A listener that writes every metric into the spool.
@@ -98,7 +105,7 @@ impl MlflowRun {
         MetricSpooler { spool: Arc::clone(&self.spool) }
     }
 
-    /// Adds the dataset and the published files, says how the run ended, and waits a little for the server.
+    /// Adds the dataset and the published files and says how the run ended; what is on its way to a server goes on.
     ///
     /// # Errors
     /// If the spool cannot be written.
@@ -108,7 +115,7 @@ impl MlflowRun {
         error: Option<String>,
         dataset: Option<DatasetFacts>,
         files: &[(String, PathBuf)],
-    ) -> Result<Option<SyncReport>, SpoolError> {
+    ) -> Result<Option<Sending>, SpoolError> {
         let onnx = files.iter().map(|(_, file)| file).find(|file| file.extension().is_some_and(|kind| kind == "onnx"));
         let signature = onnx.and_then(|file| signature(file));
         let dataset_name = dataset.as_ref().map(|facts| facts.name.clone());
@@ -151,7 +158,35 @@ impl MlflowRun {
             RunStatus::Cancelled => Status::Killed,
         };
         self.spool.end(status, now_ms(), error)?;
-        Ok(self.sender.map(|sender| sender.finish(FINISH_DEADLINE)))
+        Ok(self.sender.map(|sender| Sending { run_id: self.run_id, sender }))
+    }
+}
+
+/// The copy of an ended run that is on its way to the server.
+pub struct Sending {
+    run_id: String,
+    sender: Sender,
+}
+
+impl Sending {
+    /// Whether there is nothing to wait for any longer.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        let report = self.sender.report();
+        report.complete || report.halted.is_some()
+    }
+
+    /// Waits for the server, for `deadline` at most, and says what became of the copy.
+    pub fn finish(self, deadline: Duration, tell: &dyn Fn(Event)) {
+        let report = self.sender.finish(deadline);
+        if report.complete {
+            let text = report.run_url.clone().unwrap_or_else(|| report.summary());
+            tell(Event::Note { job: None, text: format!("MLflow: {text}") });
+        } else {
+            let (summary, id) = (report.summary(), self.run_id);
+            let text = format!("MLflow: {summary}; nothing is lost: `ecgpipe mlflow sync {id}` sends the rest");
+            tell(Event::Warning { job: None, text });
+        }
     }
 }
 

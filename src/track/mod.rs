@@ -8,7 +8,7 @@ pub mod mlflow;
 pub mod mlflow_run;
 pub mod run_folder;
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use crate::event::Event;
 
@@ -16,6 +16,13 @@ use crate::event::Event;
 pub trait Listener: Send {
     /// Hears one event. Called from many threads, one at a time.
     fn hear(&mut self, event: &Event);
+}
+
+/// A listener that several runs share.
+impl<L: Listener> Listener for Arc<Mutex<L>> {
+    fn hear(&mut self, event: &Event) {
+        self.lock().unwrap_or_else(std::sync::PoisonError::into_inner).hear(event);
+    }
 }
 
 /// All listeners of a run behind one lock.

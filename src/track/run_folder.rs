@@ -10,6 +10,7 @@
 //! | `jobs.json` | every job: key, why it ran, outputs by digest; these are the roots of the cache |
 //! | `sources.json` | digests of the raw files |
 //! | `mlflow/` | the spool for the tracking server |
+//! | `published/` | of a point of a sweep: what its pipeline publishes, except what goes to `data/` |
 //!
 //! Times appear here and only here: never in an artifact.
 
@@ -61,6 +62,37 @@ pub struct RunFile {
     pub status: Option<RunStatus>,
     /// The sums.
     pub counts: Option<Counts>,
+    /// Which point of which sweep it is, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<SweepPoint>,
+}
+
+/// Which point of which sweep a run is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepPoint {
+    /// The sweep's name, the same in all its runs.
+    pub id: String,
+    /// Which point, from 1.
+    pub point: usize,
+    /// How many points the sweep has.
+    pub point_n: usize,
+    /// The swept parameters with their values at this point, in the order of the options.
+    pub varied: Vec<(String, String)>,
+}
+
+impl SweepPoint {
+    /// `train.epochs=10 train.learning_rate=0.001`.
+    #[must_use]
+    pub fn values(&self) -> String {
+        let pairs: Vec<String> = self.varied.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        pairs.join(" ")
+    }
+
+    /// `point 3 of 8: train.epochs=10`.
+    #[must_use]
+    pub fn title(&self) -> String {
+        format!("point {} of {}: {}", self.point, self.point_n, self.values())
+    }
 }
 
 /// One entry of `jobs.json`.
@@ -78,6 +110,9 @@ pub struct JobFile {
     /// Digest a port; empty if it failed.
     pub outputs: BTreeMap<String, Digest>,
 }
+
+/// Where a point of a sweep publishes, in its run folder.
+pub const PUBLISHED_FOLDER: &str = "published";
 
 /// The version of the files in a run folder.
 pub const FORMAT: u32 = 1;
@@ -333,6 +368,7 @@ mod tests {
             ended_ms: None,
             status: None,
             counts: None,
+            sweep: None,
         }
     }
 

@@ -85,7 +85,7 @@ pub(super) fn new(args: &NewStage, wiring: &Wiring) -> Result<Exit, Failure> {
     };
     let name = args.name.as_str();
     check_name(name, language)?;
-    if wiring.registry.get(name).is_some() {
+    if wiring.registry.get(name).is_some() || wiring.registry.refused().contains_key(name) {
         return Err(Failure::usage(format!("there is a stage `{name}` already"))
             .help(format!("choose another name, or see it: ecgpipe stages {name}")));
     }

@@ -2,6 +2,7 @@
 //! it may use, and where to report progress. None of it but record, seed and files may change the result.
 
 use std::{
+    borrow::Cow,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -48,7 +49,7 @@ pub enum StageEvent {
         /// Out of.
         total: u64,
         /// Of what, for example `epochs` or `bytes`.
-        unit: &'static str,
+        unit: Cow<'static, str>,
     },
     /// A metric as soon as it is known.
     Metric(MetricPoint),
@@ -66,6 +67,7 @@ pub struct Context<'a> {
     threads: usize,
     data_folder: &'a Path,
     offline: bool,
+    log: Option<&'a Path>,
     cancel: &'a AtomicBool,
     events: &'a (dyn Fn(StageEvent) + Sync),
 }
@@ -85,7 +87,7 @@ impl<'a> Context<'a> {
     /// A context that reports nothing and is never cancelled by anybody but the holder of `cancel`.
     pub fn new(cancel: &'a AtomicBool, events: &'a (dyn Fn(StageEvent) + Sync)) -> Self {
         let data_folder = Path::new("data");
-        Self { record: None, seed: None, files: &[], threads: 1, data_folder, offline: true, cancel, events }
+        Self { record: None, seed: None, files: &[], threads: 1, data_folder, offline: true, log: None, cancel, events }
     }
 
     /// Sets the record at hand.
@@ -116,6 +118,12 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn with_surroundings(self, data_folder: &'a Path, offline: bool) -> Self {
         Self { data_folder, offline, ..self }
+    }
+
+    /// Sets the file for what a stage's own process writes; without one it is shown in an error only.
+    #[must_use]
+    pub fn with_log(self, log: Option<&'a Path>) -> Self {
+        Self { log, ..self }
     }
 
     /// The record at hand, for a stage that runs once per record.
@@ -152,6 +160,12 @@ impl<'a> Context<'a> {
         self.data_folder
     }
 
+    /// The file for what a stage's own process writes, for a host of such processes; the folder may not be there yet.
+    #[must_use]
+    pub fn log(&self) -> Option<&'a Path> {
+        self.log
+    }
+
     /// Whether the network must not be used.
     #[must_use]
     pub fn offline(&self) -> bool {
@@ -173,8 +187,8 @@ impl<'a> Context<'a> {
     }
 
     /// Reports progress.
-    pub fn progress(&self, done: u64, total: u64, unit: &'static str) {
-        (self.events)(StageEvent::Progress { done, total, unit });
+    pub fn progress(&self, done: u64, total: u64, unit: impl Into<Cow<'static, str>>) {
+        (self.events)(StageEvent::Progress { done, total, unit: unit.into() });
     }
 
     /// Reports a metric while the stage still works; it must also be in an output of kind `metrics`, since a reused

@@ -35,6 +35,9 @@ pub trait Kind: Any + Send + Sync + Sized {
     /// If the bytes are not of this kind and version.
     fn decode(bytes: &Bytes) -> Result<Self, KindError>;
 
+    /// For a kind that is a bundle of files ([`Kind::files`] gives them): the value that these files make.
+    const FROM_FILES: Option<fn(Vec<NamedFile>) -> Self> = None;
+
     /// Metric points for the run's record, if the kind carries any.
     fn metrics(&self) -> Vec<MetricPoint> {
         Vec::new()
@@ -106,11 +109,14 @@ pub struct KindSpec {
     pub summary: &'static str,
     /// [`Kind::EXTENSION`].
     pub extension: &'static str,
+    /// Whether it is a bundle of files, which programs outside are given as a folder.
+    pub bundle: bool,
     encode: fn(&Artifact) -> Result<Vec<u8>, KindError>,
     decode: fn(&Bytes) -> Result<Artifact, KindError>,
     metrics: fn(&Artifact) -> Vec<MetricPoint>,
     files: fn(&Artifact) -> Option<Vec<NamedFile>>,
     stamp: fn(Bytes, &Provenance) -> Bytes,
+    from_files: fn(Vec<NamedFile>) -> Option<Artifact>,
 }
 
 impl KindSpec {
@@ -122,11 +128,13 @@ impl KindSpec {
             version: K::VERSION,
             summary: K::SUMMARY,
             extension: K::EXTENSION,
+            bundle: K::FROM_FILES.is_some(),
             encode: |artifact| cast::<K>(artifact)?.encode(),
             decode: |bytes| Ok(Arc::new(K::decode(bytes)?) as Artifact),
             metrics: |artifact| cast::<K>(artifact).map(Kind::metrics).unwrap_or_default(),
             files: |artifact| cast::<K>(artifact).ok().and_then(Kind::files),
             stamp: K::stamp,
+            from_files: |files| K::FROM_FILES.map(|make| Arc::new(make(files)) as Artifact),
         }
     }
 
@@ -156,6 +164,12 @@ impl KindSpec {
     #[must_use]
     pub fn files(&self, artifact: &Artifact) -> Option<Vec<NamedFile>> {
         (self.files)(artifact)
+    }
+
+    /// [`Kind::FROM_FILES`]: the artifact that some files make, if the kind is a bundle.
+    #[must_use]
+    pub fn from_files(&self, files: Vec<NamedFile>) -> Option<Artifact> {
+        (self.from_files)(files)
     }
 
     /// [`Kind::stamp`].

@@ -1,13 +1,14 @@
 //! Owns [`Registry`]: the stages that a program knows, by name. It is filled by `main`, never before it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::stage::{ErasedStage, Stage, erase};
 
-/// Stages by name.
-#[derive(Default)]
+/// Stages by name, and the names that stand for none for a reason. A clone shares the stages.
+#[derive(Clone, Default)]
 pub struct Registry {
-    stages: BTreeMap<&'static str, Box<dyn ErasedStage>>,
+    stages: BTreeMap<&'static str, Arc<dyn ErasedStage>>,
+    refused: BTreeMap<String, String>,
 }
 
 impl Registry {
@@ -31,7 +32,7 @@ impl Registry {
     /// As [`Registry::register`].
     pub fn add(&mut self, stage: Box<dyn ErasedStage>) {
         let name = stage.spec().name;
-        let previous = self.stages.insert(name, stage);
+        let previous = self.stages.insert(name, Arc::from(stage));
         assert!(previous.is_none(), "two stages are named `{name}`");
     }
 
@@ -39,6 +40,25 @@ impl Registry {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&dyn ErasedStage> {
         self.stages.get(name).map(|stage| &**stage)
+    }
+
+    /// Says why a name must not be used: a plugin that is broken, or that takes another stage's name.
+    pub fn refuse(&mut self, name: impl Into<String>, why: impl Into<String>) {
+        self.refused.insert(name.into(), why.into());
+    }
+
+    /// The names that must not be used, each with the reason in full.
+    #[must_use]
+    pub fn refused(&self) -> &BTreeMap<String, String> {
+        &self.refused
+    }
+
+    /// The same names with other stages behind them (each run in a process of its own, for example).
+    #[must_use]
+    pub fn map(&self, wrap: impl Fn(Arc<dyn ErasedStage>) -> Box<dyn ErasedStage>) -> Self {
+        let mut mapped = Self { stages: BTreeMap::new(), refused: self.refused.clone() };
+        self.stages.values().for_each(|stage| mapped.add(wrap(Arc::clone(stage))));
+        mapped
     }
 
     /// All stages, by name.

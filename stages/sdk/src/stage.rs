@@ -87,11 +87,18 @@ impl StageSpec {
 
 /// Parameters that were checked and completed with defaults, in a canonical form.
 ///
-/// Invariant: only [`ErasedStage::bind`] makes one, so that it is always valid for its stage.
+/// Only [`ErasedStage::bind`] makes one, so that it is always valid for its stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BoundParams(Value);
 
 impl BoundParams {
+    /// For [`ErasedStage::bind`] of a stage that is no [`Stage`] (a plugin) alone: it vouches that `params` is an object
+    /// with every parameter, each valid and in its one canonical form (a number never once as `1` and once as `1.0`).
+    #[must_use]
+    pub fn checked(params: Value) -> Self {
+        Self(params)
+    }
+
     /// The parameters as a JSON object with every parameter present.
     #[must_use]
     pub fn as_json(&self) -> &Value {

@@ -2,7 +2,10 @@
 //!
 //! Invariant: the same rows and metadata give the same bytes (guarded by `tests::same_rows_give_the_same_bytes`).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arrow_array::{
     Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeListArray, Float32Array, Float64Array, Int32Array, Int64Array,
@@ -20,7 +23,7 @@ use parquet::{
     basic::{Compression, Encoding, ZstdLevel},
     errors::ParquetError,
     file::{
-        metadata::KeyValue,
+        metadata::{KeyValue, ParquetMetaData, RowGroupMetaData},
         properties::{EnabledStatistics, WriterProperties},
     },
     schema::types::ColumnPath,
@@ -52,6 +55,28 @@ pub enum TableError {
         key: String,
         /// What is wrong with it, or nothing.
         detail: String,
+    },
+    /// Values are missing where the kind has none.
+    #[error("column `{column}` has {null_n} nulls, where every value must be there")]
+    Nulls {
+        /// The column.
+        column: String,
+        /// How many.
+        null_n: usize,
+    },
+    /// The rows of a column of rows are not of one length.
+    #[error("column `{column}` has rows of unequal length")]
+    Ragged {
+        /// The column.
+        column: String,
+    },
+    /// A codec that this program does not read.
+    #[error("column `{column}` is compressed with {codec}; write the file with zstd, snappy or no compression")]
+    Codec {
+        /// The column.
+        column: String,
+        /// The codec's name.
+        codec: String,
     },
     /// The table is of another kind or version.
     #[error("the table holds {found}, expected {expected}")]
@@ -237,19 +262,22 @@ impl Table {
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes.clone(), options)?;
         let file = builder.metadata().file_metadata();
-        let entries = file.key_value_metadata().map(Vec::as_slice).unwrap_or_default();
-        let metadata: BTreeMap<String, String> =
-            entries.iter().filter_map(|entry| Some((entry.key.clone(), entry.value.clone()?))).collect();
+        let metadata = entries(builder.metadata());
         let expected = format!("{kind} v{version}");
         let found = metadata.get("ecgpipe.kind").cloned().unwrap_or_else(|| "a table of no kind".to_owned());
         if found != expected {
             return Err(TableError::Kind { found, expected });
         }
+        check_codecs(builder.metadata())?;
         let row_n = usize::try_from(file.num_rows()).unwrap_or_default();
         let schema = Arc::clone(builder.schema());
         // One batch holds the whole table: artifacts are read whole, and columns are then handed on without copies.
         let mut batches = builder.with_batch_size(row_n.max(1)).build()?;
         let batch = batches.next().transpose()?.unwrap_or_else(|| RecordBatch::new_empty(schema));
+        if batch.num_rows() != row_n {
+            let message = format!("it should have {row_n} rows, but {} can be read", batch.num_rows());
+            return Err(TableError::Parquet(ParquetError::General(message)));
+        }
         Ok(Self { batch, metadata })
     }
 
@@ -275,7 +303,7 @@ impl Table {
     /// # Errors
     /// If there is no such column of that type; the same holds for the methods below.
     pub fn i64(&self, name: &str) -> Result<Vec<i64>, TableError> {
-        let column = self.column(name, "64-bit integers")?;
+        let column = self.full_column(name, "64-bit integers")?;
         let typed = column.as_primitive_opt::<types::Int64Type>();
         Ok(typed.ok_or_else(|| mismatch(name, column, "64-bit integers"))?.values().to_vec())
     }
@@ -285,6 +313,11 @@ impl Table {
     /// # Errors
     /// See [`Table::i64`].
     pub fn i32(&self, name: &str) -> Result<Vec<i32>, TableError> {
+        self.full_column(name, "32-bit integers")?;
+        self.i32_values(name)
+    }
+
+    fn i32_values(&self, name: &str) -> Result<Vec<i32>, TableError> {
         let column = self.column(name, "32-bit integers")?;
         let typed = column.as_primitive_opt::<types::Int32Type>();
         Ok(typed.ok_or_else(|| mismatch(name, column, "32-bit integers"))?.values().to_vec())
@@ -295,7 +328,7 @@ impl Table {
     /// # Errors
     /// See [`Table::i64`].
     pub fn i32_nullable(&self, name: &str, null: i32) -> Result<Vec<i32>, TableError> {
-        let mut values = self.i32(name)?;
+        let mut values = self.i32_values(name)?;
         if let Some(validity) = self.column(name, "32-bit integers")?.nulls() {
             for (value, valid) in values.iter_mut().zip(validity) {
                 if !valid {
@@ -311,7 +344,7 @@ impl Table {
     /// # Errors
     /// See [`Table::i64`].
     pub fn f32(&self, name: &str) -> Result<Vec<f32>, TableError> {
-        let column = self.column(name, "32-bit floats")?;
+        let column = self.full_column(name, "32-bit floats")?;
         let typed = column.as_primitive_opt::<types::Float32Type>();
         Ok(typed.ok_or_else(|| mismatch(name, column, "32-bit floats"))?.values().to_vec())
     }
@@ -321,7 +354,7 @@ impl Table {
     /// # Errors
     /// See [`Table::i64`].
     pub fn f64(&self, name: &str) -> Result<Vec<f64>, TableError> {
-        let column = self.column(name, "64-bit floats")?;
+        let column = self.full_column(name, "64-bit floats")?;
         let typed = column.as_primitive_opt::<types::Float64Type>();
         Ok(typed.ok_or_else(|| mismatch(name, column, "64-bit floats"))?.values().to_vec())
     }
@@ -331,7 +364,7 @@ impl Table {
     /// # Errors
     /// See [`Table::i64`].
     pub fn bool(&self, name: &str) -> Result<Vec<bool>, TableError> {
-        let column = self.column(name, "truth values")?;
+        let column = self.full_column(name, "truth values")?;
         let typed = column.as_boolean_opt().ok_or_else(|| mismatch(name, column, "truth values"))?;
         Ok(typed.values().iter().collect())
     }
@@ -341,6 +374,7 @@ impl Table {
     /// # Errors
     /// See [`Table::i64`].
     pub fn text(&self, name: &str) -> Result<Vec<String>, TableError> {
+        self.full_column(name, "texts")?;
         Ok(self.optional_text(name)?.into_iter().map(Option::unwrap_or_default).collect())
     }
 
@@ -359,7 +393,7 @@ impl Table {
     /// # Errors
     /// See [`Table::i64`].
     pub fn binary(&self, name: &str) -> Result<Vec<Vec<u8>>, TableError> {
-        let column = self.column(name, "blobs")?;
+        let column = self.full_column(name, "blobs")?;
         let typed = column.as_binary_opt::<i32>().ok_or_else(|| mismatch(name, column, "blobs"))?;
         Ok(typed.iter().map(|blob| blob.unwrap_or_default().to_vec()).collect())
     }
@@ -369,10 +403,31 @@ impl Table {
     /// # Errors
     /// See [`Table::i64`].
     pub fn f32_rows(&self, name: &str) -> Result<Vec<f32>, TableError> {
-        let column = self.column(name, "rows of 32-bit floats")?;
-        let typed: Option<&ListArray> = column.as_list_opt();
-        let values = typed.map(ListArray::values).and_then(|values| values.as_primitive_opt::<types::Float32Type>());
-        Ok(values.ok_or_else(|| mismatch(name, column, "rows of 32-bit floats"))?.values().to_vec())
+        let column = self.full_column(name, "rows of 32-bit floats")?;
+        let list: &ListArray = column.as_list_opt().ok_or_else(|| mismatch(name, column, "rows of 32-bit floats"))?;
+        let values = list.values().as_primitive_opt::<types::Float32Type>();
+        let values = values.ok_or_else(|| mismatch(name, column, "rows of 32-bit floats"))?;
+        let offsets = list.value_offsets();
+        // Offsets count from the first row's; a table that was read whole starts at 0.
+        let (start, end) = (offsets.first().copied().unwrap_or(0), offsets.last().copied().unwrap_or(0));
+        let width = offsets.windows(2).next().map_or(0, |row| row[1] - row[0]);
+        if offsets.windows(2).any(|row| row[1] - row[0] != width) {
+            return Err(TableError::Ragged { column: name.to_owned() });
+        }
+        if values.null_count() > 0 {
+            return Err(TableError::Nulls { column: name.to_owned(), null_n: values.null_count() });
+        }
+        Ok(values.values()[start as usize..end as usize].to_vec())
+    }
+
+    /// A column in which every value must be there. Tools outside mark columns as nullable that have no nulls, which is
+    /// harmless; a null that became a 0 would not be.
+    fn full_column(&self, name: &str, expected: &'static str) -> Result<&ArrayRef, TableError> {
+        let column = self.column(name, expected)?;
+        match column.null_count() {
+            0 => Ok(column),
+            null_n => Err(TableError::Nulls { column: name.to_owned(), null_n }),
+        }
     }
 
     fn column(&self, name: &str, expected: &'static str) -> Result<&ArrayRef, TableError> {
@@ -382,6 +437,35 @@ impl Table {
             expected,
         })
     }
+}
+
+/// What a table says of itself without its rows: the names of its columns, and its metadata.
+///
+/// # Errors
+/// If the bytes are no Parquet table.
+pub fn outline(bytes: &Bytes) -> Result<(BTreeSet<String>, BTreeMap<String, String>), TableError> {
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes.clone(), options)?;
+    let columns = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
+    Ok((columns, entries(builder.metadata())))
+}
+
+fn entries(file: &ParquetMetaData) -> BTreeMap<String, String> {
+    let entries = file.file_metadata().key_value_metadata().map(Vec::as_slice).unwrap_or_default();
+    entries.iter().filter_map(|entry| Some((entry.key.clone(), entry.value.clone()?))).collect()
+}
+
+/// Says which codec is in the way before a page is read: the reader itself would name a feature of its own build.
+fn check_codecs(file: &ParquetMetaData) -> Result<(), TableError> {
+    for column in file.row_groups().iter().flat_map(RowGroupMetaData::columns) {
+        let codec = column.compression();
+        if !matches!(codec, Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::ZSTD(_)) {
+            let codec = format!("{codec:?}");
+            let codec = codec.split('(').next().unwrap_or_default().to_lowercase();
+            return Err(TableError::Codec { column: column.column_path().string(), codec });
+        }
+    }
+    Ok(())
 }
 
 fn mismatch(name: &str, column: &ArrayRef, expected: &'static str) -> TableError {
@@ -435,6 +519,72 @@ mod tests {
         assert_eq!(error, "column `nothing` is missing, expected 64-bit integers");
         let error = table.f32("position").expect_err("another type").to_string();
         assert_eq!(error, "column `position` is Int64, expected 32-bit floats");
+    }
+
+    /// A table as other programs write it: every column nullable, two row groups, a codec of their choice.
+    fn foreign(columns: Vec<(&str, ArrayRef)>, codec: Compression) -> Bytes {
+        let fields: Vec<Field> =
+            columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true)).collect();
+        let schema = Arc::new(Schema::new(fields));
+        let arrays = columns.into_iter().map(|(_, column)| column).collect();
+        let batch = RecordBatch::try_new(Arc::clone(&schema), arrays).expect("columns of one length");
+        let kind = KeyValue::new("ecgpipe.kind".to_owned(), "thing v1".to_owned());
+        let properties = WriterProperties::builder()
+            .set_compression(codec)
+            .set_max_row_group_row_count(Some(2))
+            .set_key_value_metadata(Some(vec![kind]));
+        let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties.build())).expect("a writer");
+        writer.write(&batch).expect("a valid batch");
+        writer.into_inner().expect("a file").into()
+    }
+
+    fn rows(rows: Vec<Option<Vec<Option<f32>>>>) -> ArrayRef {
+        Arc::new(ListArray::from_iter_primitive::<types::Float32Type, _, _>(rows))
+    }
+
+    #[test]
+    fn what_other_programs_write_is_read_when_it_says_the_same() {
+        for codec in [Compression::SNAPPY, Compression::UNCOMPRESSED, Compression::ZSTD(ZstdLevel::default())] {
+            let large: ArrayRef = Arc::new(arrow_array::LargeStringArray::from(vec!["x", "y", "x"]));
+            let window = rows(vec![Some(vec![Some(0.5), Some(1.0)]); 3]);
+            let columns: Vec<(&str, ArrayRef)> =
+                vec![("position", Arc::new(Int64Array::from(vec![5, 7, 9]))), ("name", large), ("window", window)];
+            let table = Table::read(&foreign(columns, codec), "thing", 1).expect("a table");
+            assert_eq!(table.i64("position").expect("column"), [5, 7, 9]);
+            assert_eq!(table.text("name").expect("column"), ["x", "y", "x"]);
+            assert_eq!(table.f32_rows("window").expect("column"), [0.5, 1.0, 0.5, 1.0, 0.5, 1.0]);
+        }
+    }
+
+    #[test]
+    fn what_other_programs_write_is_refused_when_it_says_something_else() {
+        let window = |rows| foreign(vec![("window", rows)], Compression::SNAPPY);
+        let error = |bytes: Bytes| {
+            let table = Table::read(&bytes, "thing", 1)?;
+            table.f32_rows("window").map(|_| String::new())
+        };
+        let message = |bytes: Bytes| error(bytes).expect_err("it is refused").to_string();
+        let ragged = rows(vec![Some(vec![Some(0.5)]), Some(vec![Some(0.5); 3]), Some(vec![Some(0.5); 2])]);
+        assert_eq!(message(window(ragged)), "column `window` has rows of unequal length");
+        let hole = rows(vec![Some(vec![Some(0.5), None]), Some(vec![Some(0.5); 2])]);
+        assert_eq!(message(window(hole)), "column `window` has 1 nulls, where every value must be there");
+        let missing = rows(vec![Some(vec![Some(0.5)]), None]);
+        assert_eq!(message(window(missing)), "column `window` has 1 nulls, where every value must be there");
+        let nulls: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None]));
+        let table = Table::read(&foreign(vec![("position", nulls)], Compression::SNAPPY), "thing", 1).expect("a table");
+        let error = table.i64("position").expect_err("a null").to_string();
+        assert_eq!(error, "column `position` has 1 nulls, where every value must be there");
+        let narrow: ArrayRef = Arc::new(arrow_array::Int16Array::from(vec![1, 2]));
+        let table = Table::read(&foreign(vec![("sample", narrow)], Compression::SNAPPY), "thing", 1).expect("a table");
+        let error = table.i32("sample").expect_err("another size").to_string();
+        assert_eq!(error, "column `sample` is Int16, expected 32-bit integers");
+    }
+
+    #[test]
+    fn an_outline_has_columns_and_metadata() {
+        let (columns, metadata) = outline(&Bytes::from(sample().finish().expect("valid table"))).expect("a table");
+        assert_eq!(columns.len(), 6);
+        assert_eq!(metadata["unit.position"], "samples");
     }
 
     #[test]

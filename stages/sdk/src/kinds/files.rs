@@ -78,6 +78,8 @@ impl Kind for Files {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "a bundle of files to publish: figures, reports, samples";
 
+    const FROM_FILES: Option<fn(Vec<NamedFile>) -> Self> = Some(Self::new);
+
     fn encode(&self) -> Result<Vec<u8>, KindError> {
         encode::<Self>(&self.files)
     }
@@ -95,6 +97,8 @@ impl Kind for RawRecord {
     const NAME: &'static str = "raw_record";
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "the WFDB files of one record as bytes (.hea, .dat, .atr)";
+
+    const FROM_FILES: Option<fn(Vec<NamedFile>) -> Self> = Some(Self::new);
 
     fn encode(&self) -> Result<Vec<u8>, KindError> {
         encode::<Self>(&self.files)

@@ -14,21 +14,10 @@ use crate::kind::KindSpec;
 pub struct Layout {
     /// The kind.
     pub kind: KindSpec,
-    /// In which form a program gets and gives it.
-    pub form: Form,
+    /// The columns of its table; none for a bundle, which is a folder of plain files, and for a format of its own.
+    pub columns: &'static [Column],
     /// What belongs to the whole table, besides `ecgpipe.kind` and `unit.<column>`: name, and what it holds, as JSON.
     pub metadata: &'static [(&'static str, &'static str)],
-}
-
-/// In which form a program gets and gives an artifact.
-#[derive(Clone, Copy, Debug)]
-pub enum Form {
-    /// A Parquet file with these columns.
-    Table(&'static [Column]),
-    /// A folder of plain files.
-    Folder,
-    /// A file of a format of its own.
-    File,
 }
 
 /// A column of a table.
@@ -79,71 +68,71 @@ const SYMBOL: Column =
 pub const LAYOUTS: &[Layout] = &[
     Layout {
         kind: KindSpec::of::<Annotations>(),
-        form: Form::Table(&[
+        columns: &[
             column("sample_idx", "int64", "position, ascending").unit("samples"),
             column("symbol", "string", "WFDB symbol"),
             column("subtype", "int32", "WFDB `subtyp`"),
             column("chan", "int32", "WFDB `chan`"),
             column("num", "int32", "WFDB `num`"),
             column("aux", "string", "WFDB `aux`, for example `(AFIB`; empty where there is none"),
-        ]),
+        ],
         metadata: &[RECORD, FREQUENCY, SAMPLE_N],
     },
     Layout {
         kind: KindSpec::of::<Beats>(),
-        form: Form::Table(&[
+        columns: &[
             column("sample_idx", "int64", "R-peak; ascending within `found`").unit("samples"),
             SYMBOL,
             column("found", "bool", "false for reference beats that a detector missed; these rows come last"),
-        ]),
+        ],
         metadata: &[RECORD, PATIENT, FREQUENCY, SAMPLE_N, ("source", "`\"reference\"` or `\"detected\"`")],
     },
     Layout {
         kind: KindSpec::of::<Confusion>(),
-        form: Form::Table(&[
+        columns: &[
             column("view", "string", "which beats count: `all`, `aami`, ..."),
             column("escape_rule", "string", "`de_chazal` or `ec57`"),
             column("record", "string", "the record; `*` for all together"),
             column("truth", "string", "reference class"),
             column("predicted", "string", "predicted class; `missed` for a beat that was not detected"),
             column("count", "int64", "beats"),
-        ]),
+        ],
         metadata: &[CLASSES],
     },
     Layout {
         kind: KindSpec::of::<Features>(),
-        form: Form::Table(&[BEAT_IDX, column("<name>", "float", "a column a feature, named in `names`; finite")]),
+        columns: &[BEAT_IDX, column("<name>", "float", "a column a feature, named in `names`; finite")],
         metadata: &[RECORD, ("names", "names of the feature columns in their order, list of text")],
     },
-    Layout { kind: KindSpec::of::<Files>(), form: Form::Folder, metadata: &[] },
+    Layout { kind: KindSpec::of::<Files>(), columns: &[], metadata: &[] },
     Layout {
         kind: KindSpec::of::<Metrics>(),
-        form: Form::Table(&[
+        columns: &[
             column("key", "string", "name, `/` between section and metric"),
             column("step", "int64", "epoch or other counter; 0 for what is measured once"),
             column("value", "double", "the value"),
-        ]),
+        ],
         metadata: &[],
     },
     Layout {
         kind: KindSpec::of::<Model>(),
-        form: Form::Table(&[
+        columns: &[
             column("name", "string", "the tensor's name; ascending"),
             column("shape", "string", "dimensions joined by `x`, for example `16x1x7`"),
             column("values", "binary", "floats of 32 bits, little-endian, row-major"),
-        ]),
+        ],
         metadata: &[("family", "which code can run it, text"), ("config", "architecture, as the family defines it")],
     },
     Layout {
         kind: KindSpec::of::<NormalisedWindows>(),
-        form: Form::Table(&[
+        columns: &[
             BEAT_IDX,
             PEAK_IDX,
             SYMBOL,
             column("samples", "list<float>", "`length_n` samples in [0, 1]").unit("1"),
             column("minimum_mv", "float", "what became 0, in mV"),
             column("range_mv", "float", "what became 1 less what became 0, in mV; 0 for a flat window"),
-        ]),
+        ],
         metadata: &[
             RECORD,
             PATIENT,
@@ -154,23 +143,23 @@ pub const LAYOUTS: &[Layout] = &[
             ("record_range_mv", "median of `range_mv`, in mV, number"),
         ],
     },
-    Layout { kind: KindSpec::of::<Onnx>(), form: Form::File, metadata: &[] },
+    Layout { kind: KindSpec::of::<Onnx>(), columns: &[], metadata: &[] },
     Layout {
         kind: KindSpec::of::<Predictions>(),
-        form: Form::Table(&[
+        columns: &[
             BEAT_IDX,
             PEAK_IDX,
             SYMBOL,
             column("probabilities", "list<float>", "one a class, in the order of `classes`"),
-        ]),
+        ],
         metadata: &[RECORD, PATIENT, CLASSES],
     },
-    Layout { kind: KindSpec::of::<RawRecord>(), form: Form::Folder, metadata: &[] },
+    Layout { kind: KindSpec::of::<RawRecord>(), columns: &[], metadata: &[] },
     Layout {
         kind: KindSpec::of::<Signals>(),
-        form: Form::Table(&[column("lead_<n>", "int32", "samples of lead n (from 0); null where one is missing")
+        columns: &[column("lead_<n>", "int32", "samples of lead n (from 0); null where one is missing")
             .nullable()
-            .unit("adu")]),
+            .unit("adu")],
         metadata: &[
             RECORD,
             PATIENT,
@@ -185,13 +174,13 @@ pub const LAYOUTS: &[Layout] = &[
     },
     Layout {
         kind: KindSpec::of::<Split>(),
-        form: Form::Table(&[
+        columns: &[
             column("record", "string", "the record; ascending"),
             column("patient", "string", "the patient"),
             BEAT_IDX,
             column("class", "string", "AAMI class: `N`, `S`, `V`, `F` or `Q`"),
             column("part", "string", "`training`, `validation` or `test`"),
-        ]),
+        ],
         metadata: &[
             ("strategy", "how it was split, text"),
             ("leaks", "patients on both sides, list of `{patient, records: {record: [part]}}`"),
@@ -199,12 +188,7 @@ pub const LAYOUTS: &[Layout] = &[
     },
     Layout {
         kind: KindSpec::of::<Windows>(),
-        form: Form::Table(&[
-            BEAT_IDX,
-            PEAK_IDX,
-            SYMBOL,
-            column("samples", "list<float>", "`length_n` samples").unit("mV"),
-        ]),
+        columns: &[BEAT_IDX, PEAK_IDX, SYMBOL, column("samples", "list<float>", "`length_n` samples").unit("mV")],
         metadata: &[RECORD, PATIENT, LEAD, FREQUENCY, LENGTH_N, BEFORE_N],
     },
 ];
@@ -223,7 +207,7 @@ mod tests {
     use super::*;
     use crate::{
         kind::{Artifact, MetricPoint, NamedFile},
-        kinds::{Annotation, Beat, ConfusionRow, INVALID_SAMPLE, Lead, Part, PeakSource, SplitRow, Tensor},
+        kinds::{self, Annotation, Beat, ConfusionRow, INVALID_SAMPLE, Lead, Part, PeakSource, SplitRow, Tensor},
         record::RecordId,
     };
 
@@ -393,13 +377,16 @@ mod tests {
     fn every_layout_is_what_encoding_gives() {
         let examples = examples();
         let names: Vec<&str> = LAYOUTS.iter().map(|layout| layout.kind.name).collect();
-        assert!(names.is_sorted());
-        assert_eq!(names.iter().copied().collect::<BTreeSet<_>>(), examples.keys().copied().collect());
+        assert_eq!(names, kinds::all().iter().map(|kind| kind.name).collect::<Vec<_>>());
+        assert_eq!(names, examples.keys().copied().collect::<Vec<_>>());
         for layout in LAYOUTS {
             let (kind, artifact) = (layout.kind, &examples[layout.kind.name]);
-            assert_eq!(matches!(layout.form, Form::Folder), kind.files(artifact).is_some(), "{}", kind.name);
-            assert_eq!(matches!(layout.form, Form::File), kind.extension != "parquet", "{}", kind.name);
-            let Form::Table(columns) = layout.form else { continue };
+            assert_eq!(kind.bundle, kind.files(artifact).is_some(), "{}", kind.name);
+            let is_table = !kind.bundle && kind.extension == "parquet";
+            assert_eq!(is_table, !layout.columns.is_empty(), "{}", kind.name);
+            if !is_table {
+                continue;
+            }
             let bytes = Bytes::from(kind.encode(artifact).expect("a valid example"));
             let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
             let table = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options).expect("own bytes");
@@ -407,8 +394,8 @@ mod tests {
             let metadata: BTreeMap<&str, &str> =
                 entries.iter().map(|entry| (entry.key.as_str(), entry.value.as_deref().unwrap_or_default())).collect();
             let fields = table.schema().fields();
-            assert_eq!(fields.len(), columns.len(), "{}", kind.name);
-            for (field, column) in fields.iter().zip(columns) {
+            assert_eq!(fields.len(), layout.columns.len(), "{}", kind.name);
+            for (field, column) in fields.iter().zip(layout.columns) {
                 let place = format!("{}.{}", kind.name, column.name);
                 assert!(is_named(column.name, field.name()), "{place} is {}", field.name());
                 assert_eq!(type_name(field.data_type()), column.data_type, "{place}");

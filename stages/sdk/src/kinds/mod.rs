@@ -45,9 +45,38 @@ pub use split::{Leak, Part, Split, SplitRow};
 pub use windows::{NormalisedWindows, Windows};
 
 use crate::{
-    kind::{Kind, KindError},
+    kind::{Kind, KindError, KindSpec},
     table::TableError,
 };
+
+/// Every kind, sorted by name.
+#[must_use]
+pub fn all() -> Vec<KindSpec> {
+    let mut kinds = vec![
+        KindSpec::of::<RawRecord>(),
+        KindSpec::of::<Signals>(),
+        KindSpec::of::<Annotations>(),
+        KindSpec::of::<Beats>(),
+        KindSpec::of::<Windows>(),
+        KindSpec::of::<NormalisedWindows>(),
+        KindSpec::of::<Features>(),
+        KindSpec::of::<Split>(),
+        KindSpec::of::<Model>(),
+        KindSpec::of::<Onnx>(),
+        KindSpec::of::<Predictions>(),
+        KindSpec::of::<Confusion>(),
+        KindSpec::of::<Metrics>(),
+        KindSpec::of::<Files>(),
+    ];
+    kinds.sort_by_key(|kind| kind.name);
+    kinds
+}
+
+/// A kind by its name.
+#[must_use]
+pub fn by_name(name: &str) -> Option<KindSpec> {
+    all().into_iter().find(|kind| kind.name == name)
+}
 
 fn table_error<K: Kind>(source: TableError) -> KindError {
     KindError::Table { kind: K::NAME, source }
@@ -69,4 +98,21 @@ fn check_round_trip<K: Kind + PartialEq + std::fmt::Debug>(value: &K) {
     let bytes = bytes::Bytes::from(value.encode().expect("a valid value"));
     assert_eq!(&K::decode(&bytes).expect("its own bytes"), value);
     assert_eq!(K::decode(&bytes).expect("its own bytes").encode().expect("a valid value"), bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// The table at the head of this file is the list for people; both must name the same kinds.
+    #[test]
+    fn every_kind_is_found_by_its_name() {
+        let rows = include_str!("mod.rs").lines().filter_map(|line| line.strip_prefix("//! | `")?.split('`').next());
+        let table: BTreeSet<&str> = rows.collect();
+        let names: BTreeSet<&str> = super::all().iter().map(|kind| kind.name).collect();
+        assert_eq!(names, table);
+        assert_eq!(names.len(), super::all().len());
+        assert_eq!(super::by_name("signals").map(|kind| kind.version), Some(1));
+        assert!(super::by_name("signal").is_none());
+    }
 }
