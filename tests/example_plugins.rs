@@ -18,7 +18,7 @@ use tempfile::TempDir;
 /// Two records of a database, less their baseline, and the beats in what is left.
 const DENOISE: &str = "
 stages:
-  ingest: {uses: ingest_wfdb, with: {database: clinic}}
+  ingest: {uses: ingest_wfdb, with: {database: clinic, annotations: optional}}
   denoise: {uses: median_filter, in: {signals: ingest.signals}}
   peaks: {uses: detect_peaks, in: {signals: denoise.signals}}
 publish: {out/: [ingest.signals, denoise.signals]}
@@ -381,7 +381,7 @@ fn a_new_stage_in_python_works_at_once() {
         "gain.yaml",
         b"
 stages:
-  ingest: {uses: ingest_wfdb, with: {database: clinic}}
+  ingest: {uses: ingest_wfdb, with: {database: clinic, annotations: optional}}
   gain: {uses: change_gain, in: {signals: ingest.signals}, with: {factor: 2}}
 publish: {out/: [ingest.signals, gain.signals]}
 ",
