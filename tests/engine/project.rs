@@ -242,8 +242,7 @@ impl Project {
             }
             events.lock().unwrap().push(event);
         };
-        let surroundings =
-            Surroundings { data_folder: self.data_folder(), shared_data: None, offline: true, logs: None };
+        let surroundings = Surroundings { data_folder: self.data_folder(), shared_data: None, offline: true, logs: None };
         let previous = |job: &JobName| options.previous.get(job).copied();
         let request = Request {
             plan: &plan,
