@@ -10,7 +10,7 @@ use std::{
 };
 
 use ecgpipe_sdk::{
-    Artifact, Beats, Context, ErasedStage, Files, NamedFile, PortValue, PortValues, RecordId, Registry, SourceContext,
+    Artifact, Beats, Context, ErasedStage, Files, NamedFile, PortValue, PortValues, RecordId, SourceContext,
     StageEvent, kinds::PeakSource,
 };
 use expect_test::{Expect, expect};
@@ -20,11 +20,7 @@ use tempfile::TempDir;
 use super::{
     Plugin,
     description::{Description, FILE, Limits, Records},
-    program, protocol, with_plugins,
-};
-use crate::{
-    pipeline,
-    plan::{plan, test_stages},
+    program, protocol,
 };
 
 const GOOD: &str = "\
@@ -343,49 +339,6 @@ fn a_number_has_one_form() {
 }
 
 #[test]
-fn a_pipeline_is_told_where_a_plugins_parameter_is_wrong() {
-    let project = TempDir::new().expect("a temporary folder");
-    let own = project.path().join("stages/denoise");
-    fs::create_dir_all(&own).expect("a new folder");
-    let source = "inputs: {}\nrecords: {folder: x, suffix: .x}\n";
-    let yaml = GOOD.replace("inputs: {signals: {kind: signals, cardinality: each, doc: The recording.}}\n", source);
-    fs::write(own.join(FILE), yaml).expect("a new file");
-    let registry = with_plugins(&Registry::new(), project.path());
-    let check = |with: &str| {
-        let text = format!("stages:\n  d: {{uses: denoise, with: {{{with}}}}}\n");
-        let pipeline = pipeline::load_with(Path::new("p.yaml"), &[], &|_| Ok(text.clone())).expect("it can be read");
-        plan(&pipeline, &registry).map(|plan| plan.nodes()[0].params.as_json().clone())
-    };
-    let params = check("label: 007, width_ms: 5").unwrap_or_else(|report| panic!("{}", report.plain()));
-    assert_eq!((&params["label"], &params["width_ms"]), (&json!("007"), &json!(5.0)));
-    let report = check("mode: fats, width_ms: 0, smoth: true").expect_err("it is wrong").plain();
-    expect![[r#"
-        error: stage `d`: parameter `mode` cannot be `fats`
-         --> p.yaml:2:35
-          |
-        2 |   d: {uses: denoise, with: {mode: fats, width_ms: 0, smoth: true}}
-          |                                   ^^^^
-          |
-          = help: did you mean `fast`? allowed are `fast` and `exact`
-
-        error: stage `d`: parameter `width_ms` wants a number of at least 1 and at most 5000, but is the number `0`
-         --> p.yaml:2:51
-          |
-        2 |   d: {uses: denoise, with: {mode: fats, width_ms: 0, smoth: true}}
-          |                                                   ^
-
-        error: stage `d`: `denoise` has no parameter `smoth`
-         --> p.yaml:2:54
-          |
-        2 |   d: {uses: denoise, with: {mode: fats, width_ms: 0, smoth: true}}
-          |                                                      ^^^^^
-          |
-          = help: did you mean `smooth`?
-    "#]]
-    .assert_eq(&report);
-}
-
-#[test]
 fn the_identity_follows_what_decides_the_result() {
     let code = |yaml: &str, files: &[(&str, &str)]| {
         let description = read(yaml, files).unwrap_or_else(|report| panic!("{report}"));
@@ -532,19 +485,4 @@ fn artifacts_pass_unchanged() {
 #[test]
 fn text_from_outside_cannot_steer_a_terminal() {
     assert_eq!(program::printable("\u{1b}[31mred\r\n\tx"), "\u{fffd}[31mred\u{fffd}\n\tx");
-}
-
-/// The stages of the planner's tests are there, so that this module's plugins stand beside others as in the program.
-#[test]
-fn plugins_stand_beside_built_in_stages() {
-    let parent = TempDir::new().expect("a temporary folder");
-    let own = parent.path().join("stages/denoise");
-    fs::create_dir_all(&own).expect("a new folder");
-    fs::create_dir_all(parent.path().join("stages/no_plugin")).expect("a new folder");
-    fs::write(own.join(FILE), GOOD).expect("a new file");
-    let built_in = test_stages::registry();
-    let registry = with_plugins(&built_in, parent.path());
-    assert_eq!(registry.iter().len(), built_in.iter().len() + 1);
-    assert!(registry.refused().is_empty());
-    assert!(crate::schema::stage_entry(registry.get("denoise").expect("the plugin").spec()).contains("`width_ms`"));
 }
