@@ -228,7 +228,7 @@ impl<'a> Log<'a> {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        self.tail.extend(bytes);
+        self.tail.extend(&bytes[bytes.len().saturating_sub(TAIL_LIMIT_BYTES)..]);
         let extra_n = self.tail.len().saturating_sub(TAIL_LIMIT_BYTES);
         self.tail.drain(..extra_n);
         if self.written_bytes + bytes.len() as u64 > LOG_LIMIT_BYTES {
