@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 /// ECG pipelines: WFDB records in, an evaluated ONNX beat classifier and findings out, every step cached by content.
 ///
@@ -208,7 +208,11 @@ pub struct Explain {
 
 /// `ecgpipe stages`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Stages {
+    /// What to do other than showing stages.
+    #[command(subcommand)]
+    pub verb: Option<StagesVerb>,
     /// One stage; all of them without it.
     pub name: Option<String>,
     /// Print the JSON schema for pipeline files (for editors).
@@ -220,6 +224,33 @@ pub struct Stages {
     /// Print the whole catalogue as Markdown.
     #[arg(long, conflicts_with_all = ["name", "schema"])]
     pub catalogue: bool,
+    /// Print the kinds of artifacts with their columns and metadata as Markdown.
+    #[arg(long, conflicts_with_all = ["name", "schema", "catalogue"])]
+    pub kinds: bool,
+}
+
+/// `ecgpipe stages new`.
+#[derive(Debug, Subcommand)]
+pub enum StagesVerb {
+    /// Write a new stage that works, with a test that passes, to begin from.
+    New(NewStage),
+}
+
+/// In which language.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("language").required(true).args(["rust", "python", "sh"])))]
+pub struct NewStage {
+    /// Its name, in snake_case.
+    pub name: String,
+    /// A file in `stages/` of a checkout of ecgpipe, compiled into it.
+    #[arg(long)]
+    pub rust: bool,
+    /// A folder in `stages/` of the project, with a program in Python (numpy, pyarrow).
+    #[arg(long)]
+    pub python: bool,
+    /// A folder in `stages/` of the project, with a POSIX shell script.
+    #[arg(long)]
+    pub sh: bool,
 }
 
 /// Formats of `ecgpipe graph`.

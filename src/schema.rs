@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use ecgpipe_sdk::{Cardinality, PortSpec, Registry, StageSpec};
+use ecgpipe_sdk::{Cardinality, PortSpec, Registry, StageSpec, kinds::layout::LAYOUTS};
 use serde_json::{Map, Value, json};
 
 use crate::plan::{describe_schema, schema_alternatives, sorted};
@@ -283,6 +283,36 @@ pub fn stage_entry(spec: &StageSpec) -> String {
     } else {
         text.push_str("\n| parameter | takes | default | |\n|---|---|---|---|\n");
         rows.iter().for_each(|row| line(&mut text, format_args!("{row}")));
+    }
+    text
+}
+
+/// All kinds of artifacts as Markdown: what they hold, and what their bytes look like to a program in another language.
+#[must_use]
+pub fn kind_tables() -> String {
+    let mut text = String::new();
+    for layout in LAYOUTS {
+        let kind = layout.kind;
+        let separator = if text.is_empty() { "" } else { "\n" };
+        line(&mut text, format_args!("{separator}### {} (version {})\n\n{}\n", kind.name, kind.version, kind.summary));
+        if kind.bundle {
+            text.push_str("A folder of plain files.\n");
+        } else if layout.columns.is_empty() {
+            line(&mut text, format_args!("A file `.{}`.", kind.extension));
+        } else {
+            text.push_str("| column | type | unit | |\n|---|---|---|---|\n");
+        }
+        for column in layout.columns {
+            let null = if column.nullable { " or null" } else { "" };
+            let (name, data_type, doc) = (column.name, column.data_type, cell(column.doc));
+            line(&mut text, format_args!("| `{name}` | {data_type}{null} | {} | {doc} |", column.unit));
+        }
+        if !layout.metadata.is_empty() {
+            text.push_str("\n| metadata | |\n|---|---|\n");
+            for (name, doc) in layout.metadata {
+                line(&mut text, format_args!("| `{name}` | {} |", cell(doc)));
+            }
+        }
     }
     text
 }

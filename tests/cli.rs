@@ -284,7 +284,9 @@ fn every_pipeline_of_the_repository_is_right() {
     for entry in fs::read_dir(repository().join("pipelines")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "yaml") {
-            Project::new().call(&["check", path.to_str().unwrap()]).exits(0).prints(&[": ok, "]);
+            // In the repository, where the plugins that they use are.
+            let args = ["-C", repository().to_str().unwrap(), "check", path.to_str().unwrap()];
+            Project::new().call(&args).exits(0).prints(&[": ok, "]);
             checked_n += 1;
         }
     }
@@ -1073,4 +1075,65 @@ fn a_model_that_is_not_ours_is_refused() {
             .exits(3)
             .says(&["there is no lead `XX`", "MLII"]);
     });
+}
+
+/// A plugin that hands the recording on, and one that is broken.
+fn project_with_plugins() -> Project {
+    let project = Project::with_database();
+    let yaml = "name: hand_on\nsummary: Hands the recording on.\ncommand: [sh, hand_on.sh]\n\
+                inputs: {signals: {kind: signals, cardinality: each, doc: The recording.}}\n\
+                outputs: {signals: {kind: signals, cardinality: each, doc: The same.}}\n\
+                params: {fail: {type: boolean, default: false, doc: Whether it fails.}}\n";
+    let script = "echo working >&2\nif grep -q '\"fail\": true' job.json; then exit 3; fi\n\
+                  cp inputs/signals.parquet outputs/\necho '{\"format\": 1}' >result.json\n";
+    for (path, text) in [
+        ("stages/hand_on/stage.yaml", yaml),
+        ("stages/hand_on/hand_on.sh", script),
+        ("stages/broken/stage.yaml", "name: broken\ncomand: [sh]\n"),
+    ] {
+        fs::create_dir_all(project.folder.join(path).parent().unwrap()).unwrap();
+        project.write(path, text);
+    }
+    let pipeline = READ.replace("windows:", "same: {uses: hand_on, in: {signals: ingest.signals}}\n  windows:");
+    project.write("plugin.yaml", &pipeline.replace("window, in: {signals: ingest", "window, in: {signals: same"));
+    project
+}
+
+#[test]
+fn a_plugin_is_a_stage_like_any_other() {
+    let project = project_with_plugins();
+    project
+        .call(&["stages"])
+        .exits(0)
+        .prints(&["hand_on", "Hands the recording on.", "window"])
+        .says(&["warning: the plugin `broken` cannot be used", "stages/broken/stage.yaml:2:1"]);
+    project.call(&["stages", "hand_on"]).exits(0).prints(&["`fail`", "`signals` of each record"]);
+    project.call(&["stages", "broken"]).exits(2).says(&["did you mean `command`?"]);
+    project.call(&["stages", "--schema"]).exits(0).prints(&["hand_on"]);
+    assert!(!project.call(&["stages", "--schema", "--built-in"]).exits(0).stdout.contains("hand_on"));
+    project.call(&["check", "plugin.yaml"]).exits(0);
+    project.call(&["run", "plugin.yaml"]).exits(0);
+    assert_eq!(project.call(&["run", "plugin.yaml", "--json"]).exits(0).counts()[1], 0);
+    project.call(&["run", "plugin.yaml", "--set", "same.fail=true"]).exits(1).says(&[
+        "the program ended with exit code 3",
+        "working",
+        "/logs/same[",
+    ]);
+}
+
+#[test]
+fn stages_in_processes_of_their_own_give_the_same_results() {
+    let project = project_with_plugins();
+    project.call(&["run", "plugin.yaml", "--isolate"]).exits(0);
+    // Every key and every result is the same: nothing is left to compute in this process.
+    assert_eq!(project.call(&["run", "plugin.yaml", "--json"]).exits(0).counts()[1], 0);
+    let forced = ["run", "plugin.yaml", "--json", "--force", "ingest", "--force", "peaks", "--force", "windows"];
+    let ended = project.call(&forced).exits(0);
+    assert!(ended.counts()[1] > 0);
+    assert!(!ended.stdout.contains("not deterministic"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_worker_without_a_job_says_so() {
+    Project::new().call(&["worker", "job.json"]).exits(3).says(&["failed to read job.json"]);
 }

@@ -34,6 +34,7 @@ use ecgpipe::{
     store::Store,
 };
 use ecgpipe_sdk::{Files, Kind, Registry};
+use expect_test::expect;
 use tempfile::TempDir;
 
 /// Who runs the stage of the suite.
@@ -634,4 +635,55 @@ fn a_plugin_with_the_name_of_another_stage_is_refused() {
     let project = Project::new(Sh);
     let registry = plugin::with_plugins(&stages::registry(), project.folder.path());
     assert!(registry.refused()["conform"].contains("a built-in stage is named `conform` too"));
+}
+
+#[test]
+fn plugins_stand_beside_built_in_stages() {
+    let project = Project::new(Sh);
+    fs::create_dir_all(project.path("stages/no_plugin")).unwrap();
+    let registry = plugin::with_plugins(&stages::source(), project.folder.path());
+    assert_eq!(registry.iter().map(|stage| stage.spec().name).collect::<Vec<_>>(), ["conform", "make"]);
+    assert!(ecgpipe::schema::stage_entry(registry.get("conform").unwrap().spec()).contains("`salt`"));
+}
+
+#[test]
+fn a_pipeline_is_told_where_a_plugins_parameter_is_wrong() {
+    let declared = "params:\n  width_ms: {type: number, default: 200, minimum: 1, maximum: 5000, doc: x}\n  \
+                    label: {type: text, default: 0100, doc: x}\n  \
+                    mode: {type: text, default: fast, one_of: [fast, exact], doc: x}\n  \
+                    smooth: {type: boolean, default: false, doc: x}\n";
+    let text = "name: conform\nsummary: x\ncommand: [sh]\nrecords: {folder: x, suffix: .x}\n\
+                outputs: {files: {kind: files, cardinality: each, doc: x}}\n";
+    let project = Project::plugin(&format!("{text}{declared}"), &[]);
+    let check = |with: &str| {
+        let text = format!("stages:\n  d: {{uses: conform, with: {{{with}}}}}\n");
+        let pipeline = pipeline::load_with(Path::new("p.yaml"), &[], &|_| Ok(text.clone())).unwrap();
+        plan(&pipeline, &project.registry).map(|plan| plan.nodes()[0].params.as_json().clone())
+    };
+    let params = check("label: 007, width_ms: 5").unwrap_or_else(|report| panic!("{}", report.plain()));
+    assert_eq!((&params["label"], params["width_ms"].to_string().as_str()), (&"007".into(), "5.0"));
+    expect![[r#"
+        error: stage `d`: parameter `mode` cannot be `fats`
+         --> p.yaml:2:35
+          |
+        2 |   d: {uses: conform, with: {mode: fats, width_ms: 0, smoth: true}}
+          |                                   ^^^^
+          |
+          = help: did you mean `fast`? allowed are `fast` and `exact`
+
+        error: stage `d`: parameter `width_ms` wants a number of at least 1 and at most 5000, but is the number `0`
+         --> p.yaml:2:51
+          |
+        2 |   d: {uses: conform, with: {mode: fats, width_ms: 0, smoth: true}}
+          |                                                   ^
+
+        error: stage `d`: `conform` has no parameter `smoth`
+         --> p.yaml:2:54
+          |
+        2 |   d: {uses: conform, with: {mode: fats, width_ms: 0, smoth: true}}
+          |                                                      ^^^^^
+          |
+          = help: did you mean `smooth`?
+    "#]]
+    .assert_eq(&check("mode: fats, width_ms: 0, smoth: true").unwrap_err().plain());
 }

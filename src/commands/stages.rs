@@ -1,14 +1,25 @@
-//! `ecgpipe stages`: the catalogue.
+//! `ecgpipe stages`: the catalogue, and a new stage to begin from.
+
+mod new;
 
 use super::{Exit, Failure, Wiring, print, print_json, table};
-use crate::{cli::Stages, diagnostic::nearest, schema};
+use crate::{
+    cli::{Stages, StagesVerb},
+    diagnostic::nearest,
+    schema,
+};
 
 pub(super) fn stages(args: &Stages, wiring: &Wiring) -> Result<Exit, Failure> {
+    if let Some(StagesVerb::New(args)) = &args.verb {
+        return new::new(args, wiring);
+    }
     let registry = &wiring.registry;
     for (name, why) in registry.refused() {
         eprintln!("warning: the plugin `{name}` cannot be used\n{why}");
     }
-    if args.schema {
+    if args.kinds {
+        print(&schema::kind_tables());
+    } else if args.schema {
         print_json(&schema::pipeline_schema(registry));
     } else if args.catalogue {
         print(&schema::stage_catalogue(registry));

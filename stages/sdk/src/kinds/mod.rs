@@ -22,6 +22,7 @@ mod beats;
 mod confusion;
 mod features;
 mod files;
+pub mod layout;
 mod metrics;
 mod model;
 mod onnx;
