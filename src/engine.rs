@@ -199,6 +199,8 @@ struct Task {
     key: Key,
     fields: Vec<KeyField>,
     threads: usize,
+    /// Said unless a remote has the result.
+    miss: Option<Event>,
 }
 
 struct Coordinator<'a> {
@@ -228,7 +230,7 @@ impl Coordinator<'_> {
         let work = |outcome_sender: mpsc::Sender<(JobId, Outcome)>| {
             loop {
                 let next = task_receiver.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
-                let Ok(Task { id, job, key, fields, threads }) = next else { break };
+                let Ok(Task { id, job, key, fields, threads, miss }) = next else { break };
                 let stage = request.registry.get(&job.stage).expect("a plan names registered stages only");
                 let worker = Worker {
                     store: request.store,
@@ -240,7 +242,14 @@ impl Coordinator<'_> {
                     force: request.force.contains(&id.node_idx),
                     surroundings: request.surroundings,
                 };
-                let outcome = execute(&job, stage, &key, fields, &worker);
+                let warn = |text| (request.events)(Event::Warning { job: Some(job.name.clone()), text });
+                let outcome = match miss.as_ref().and_then(|_| request.store.fetch(&key, &warn)) {
+                    Some(manifest) => Outcome::Found(manifest),
+                    None => {
+                        miss.into_iter().for_each(request.events);
+                        execute(&job, stage, &key, fields, &worker)
+                    }
+                };
                 for digest in input_digests(&job) {
                     hot.release(digest);
                 }
@@ -313,6 +322,9 @@ impl Coordinator<'_> {
                             (request.events)(Event::Warning { job: Some(self.name(id)), text });
                             Vec::new()
                         });
+                        if let Some(report) = self.reports.get_mut(&id) {
+                            report.why = None;
+                        }
                         self.hit(id, manifest, points, &hot);
                     }
                     Outcome::LostInputs { inputs, messages } => {
@@ -367,6 +379,14 @@ impl Coordinator<'_> {
                 }
             }
         }
+        let far = !forced && request.store.remote().is_some();
+        if far && request.dry_run {
+            let warn = |text| (request.events)(Event::Warning { job: Some(job.name.clone()), text });
+            if let Some(manifest) = request.store.peek(&key, &warn) {
+                self.hit(id, manifest, Vec::new(), hot);
+                return Ok(None);
+            }
+        }
         let previous = (request.previous)(&job.name);
         let other = previous.as_ref().filter(|previous| **previous != key);
         let earlier = other.and_then(|previous| request.store.lookup(previous).ok()?.hit());
@@ -376,7 +396,10 @@ impl Coordinator<'_> {
             None if forced => Why::Forced,
             None => why(&fields, earlier.as_ref().map(|manifest| manifest.fields.as_slice()), previous == Some(key)),
         };
-        (request.events)(Event::Miss { job: job.name.clone(), key: Some(key), why: why.to_string() });
+        let mut miss = Some(Event::Miss { job: job.name.clone(), key: Some(key), why: why.to_string() });
+        if !far || request.dry_run {
+            miss.take().into_iter().for_each(request.events);
+        }
         let report =
             JobReport { name: job.name.clone(), node_idx: id.node_idx, key, why: Some(why), outputs: BTreeMap::new() };
         self.reports.insert(id, report);
@@ -390,7 +413,7 @@ impl Coordinator<'_> {
             return Ok(None);
         }
         let threads = if self.is_exclusive(id) { request.jobs } else { 1 };
-        Ok(Some(Task { id, job, key, fields, threads }))
+        Ok(Some(Task { id, job, key, fields, threads, miss }))
     }
 
     fn job(&self, id: JobId) -> Job {

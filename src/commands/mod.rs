@@ -23,14 +23,17 @@ use std::{
 use ecgpipe_sdk::{Registry, error::chain};
 
 use crate::{
-    cli::{Cli, Command, Infer, PipelineArgs},
+    cli::{Cli, Command, Infer, PipelineArgs, WorkArgs},
     diagnostic::Report,
     digest::Key,
     event::JobName,
     expand::Surroundings,
     pipeline::{self, Pipeline},
     plan::Plan,
-    store::{Store, StoreError},
+    store::{
+        Store, StoreError,
+        remote::{ReadThrough, RemoteError},
+    },
     track::run_folder,
 };
 
@@ -96,6 +99,19 @@ impl From<Report> for Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let failure = Self::environment(chain(&error));
+        match error.help() {
+            Some(help) => failure.help(help),
+            None => failure,
+        }
+    }
+}
+
+impl From<RemoteError> for Failure {
+    fn from(error: RemoteError) -> Self {
+        let failure = match &error {
+            RemoteError::Url { .. } => Self::usage(format!("failed to {error}")),
+            _ => Self::environment(format!("failed to {}", chain(&error))),
+        };
         match error.help() {
             Some(help) => failure.help(help),
             None => failure,
@@ -171,6 +187,16 @@ fn store_path(store: Option<&Path>) -> PathBuf {
 
 fn open_store(store: Option<&Path>) -> Result<Store, Failure> {
     Ok(Store::open(&store_path(store))?)
+}
+
+/// The store of a run, with its remote if it has one. `--offline` rules out a remote that needs the network.
+fn open_work_store(work: &WorkArgs) -> Result<Store, Failure> {
+    let remote = work.remote.as_deref().filter(|url| !url.is_empty()).map(ReadThrough::new).transpose()?;
+    let mut store = open_store(work.store.as_deref())?;
+    if let Some(remote) = remote.filter(|remote| !(work.offline && remote.is_far())) {
+        store.attach(remote);
+    }
+    Ok(store)
 }
 
 fn surroundings(offline: bool) -> Surroundings {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Mutex};
 
 use serde::Serialize;
 
-use super::{Exit, Failure, Wiring, load, open_store, print, print_json, run, surroundings, table};
+use super::{Exit, Failure, Wiring, load, open_work_store, print, print_json, run, surroundings, table};
 use crate::{
     cli::PlanArgs,
     engine::{Request, run as run_engine},
@@ -24,7 +24,7 @@ struct NodePlan {
 
 pub(super) fn plan(args: &PlanArgs, wiring: &Wiring) -> Result<Exit, Failure> {
     let (_, plan) = load(&args.pipeline, &wiring.registry)?;
-    let store = open_store(args.work.store.as_deref())?;
+    let store = open_work_store(&args.work)?;
     let previous = super::previous(plan.name());
     let events = Mutex::new(Vec::new());
     let tell = |event: Event| events.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(event);

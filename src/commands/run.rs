@@ -12,7 +12,7 @@ use std::{
 
 use ecgpipe_sdk::{Provenance, error::chain, provenance::StageProvenance};
 
-use super::{Exit, Failure, Wiring, load, open_store, runs_folder, surroundings};
+use super::{Exit, Failure, Wiring, human_bytes, load, open_work_store, runs_folder, surroundings};
 use crate::{
     cli::Run,
     digest::Digest,
@@ -21,7 +21,10 @@ use crate::{
     git,
     plan::Plan,
     publish::{Publication, publish},
-    store::{OutputName, Store},
+    store::{
+        OutputName, Store,
+        remote::{PushOptions, Remote},
+    },
     track::{
         Listeners,
         console::{Console, Verbosity},
@@ -37,7 +40,11 @@ pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
     let (_, plan) = load(&args.pipeline, &wiring.registry)?;
     let selected = plan.select(&args.work.targets)?;
     let force = named(&plan, &args.work.force)?;
-    let store = open_store(args.work.store.as_deref())?;
+    let store = open_work_store(&args.work)?;
+    if args.push && store.remote().is_none() {
+        return Err(Failure::usage("there is nothing to --push to")
+            .help("name the remote with --remote or ECGPIPE_REMOTE; with --offline only a folder can be one"));
+    }
     let previous = super::previous(plan.name());
     let surroundings = surroundings(args.work.offline);
     let cancel = cancel_on_signal();
@@ -115,6 +122,7 @@ pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
             }
         }
     }
+    remote_part(args, &report, &store, &tell);
     folder.write("metrics.json", &metrics.points())?;
     let status = if failure.is_some() { RunStatus::Failed } else { status };
     tell(Event::Finished { status, counts });
@@ -136,6 +144,40 @@ pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
         RunStatus::Failed => Exit::Failed,
         RunStatus::Cancelled => Exit::Cancelled,
     })
+}
+
+/// Says what came from the remote, and sends it what this run has. It never fails the run.
+fn remote_part(args: &Run, report: &Result<RunReport, EngineError>, store: &Store, tell: &dyn Fn(Event)) {
+    let Some(remote) = store.remote() else { return };
+    let url = remote.url();
+    if let Some(summary) = remote.summary().filter(|summary| !(summary.empty && args.push)) {
+        let text = if summary.empty {
+            format!("the remote {url} holds nothing yet")
+        } else {
+            format!("{} results came from {url} ({})", summary.results_n, human_bytes(summary.bytes))
+        };
+        tell(Event::Note { job: None, text });
+    }
+    let (true, Ok(report)) = (args.push, report) else { return };
+    let warn = |text: String| tell(Event::Warning { job: None, text });
+    if remote.is_given_up() {
+        warn(format!("nothing was sent to {url}; `ecgpipe cache push --run latest {url}` sends it later"));
+        return;
+    }
+    let keys = report.jobs.iter().filter(|job| !job.outputs.is_empty()).map(|job| job.key).collect();
+    let pushed =
+        Remote::open_to_push(url, false).and_then(|remote| remote.push(store, &keys, PushOptions::default(), &|_| {}));
+    match pushed {
+        Ok(report) => {
+            super::cache::push_complaints(&report).into_iter().for_each(warn);
+            let text = format!("{} results sent to {url} ({})", report.results_n, human_bytes(report.bytes));
+            tell(Event::Note { job: None, text });
+        }
+        Err(error) => warn(format!(
+            "not everything was sent: failed to {}; `ecgpipe cache push --run latest {url}` goes on from there",
+            chain(&error)
+        )),
+    }
 }
 
 /// One flag a process: set by the first Ctrl-C or SIGTERM; the second ends the program at once, which is always safe.

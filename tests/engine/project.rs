@@ -18,7 +18,10 @@ use ecgpipe::{
     expand::Surroundings,
     pipeline,
     plan::{Plan, plan},
-    store::Store,
+    store::{
+        Store,
+        remote::{PushOptions, PushReport, ReadThrough, Remote},
+    },
 };
 use tempfile::TempDir;
 
@@ -63,12 +66,14 @@ pub(crate) struct Options {
     pub(crate) cancel_at: Option<&'static str>,
     /// The keys that misses are explained against.
     pub(crate) previous: BTreeMap<JobName, Key>,
+    /// Where results are looked for that the store does not have.
+    pub(crate) remote: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let (force, targets, previous) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Self { jobs: 2, force, targets, keep_going: false, dry_run: false, cancel_at: None, previous }
+        Self { jobs: 2, force, targets, keep_going: false, dry_run: false, cancel_at: None, previous, remote: None }
     }
 }
 
@@ -230,7 +235,10 @@ impl Project {
 
     pub(crate) fn try_run(&self, options: &Options, store: &Path) -> Result<Ran, EngineError> {
         let plan = self.plan();
-        let store = Store::open(store)?;
+        let mut store = Store::open(store)?;
+        if let Some(url) = &options.remote {
+            store.attach(ReadThrough::new(url).unwrap());
+        }
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let selected = plan.select(&owned(&options.targets)).unwrap();
         let force = options.force.iter().map(|name| plan.find(name).unwrap()).collect();
@@ -270,6 +278,13 @@ impl Project {
             events: events.into_inner().unwrap(),
             report,
         })
+    }
+
+    /// Sends everything in the store to a remote.
+    pub(crate) fn push(&self, url: &str) -> PushReport {
+        let store = Store::open(&self.store_folder()).unwrap();
+        let remote = Remote::open_to_push(url, false).unwrap();
+        remote.push(&store, &store.keys().unwrap(), PushOptions::default(), &|_| {}).unwrap()
     }
 
     /// Files in the store's quarantine.
