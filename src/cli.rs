@@ -85,6 +85,9 @@ pub struct WorkArgs {
     /// Run every stage in a process of its own: one that crashes fails only its job. Results are the same.
     #[arg(long)]
     pub isolate: bool,
+    /// Look here for what the cache lacks before computing it: a folder, file:///folder or s3://bucket/prefix.
+    #[arg(long, value_name = "URL", env = "ECGPIPE_REMOTE")]
+    pub remote: Option<String>,
 }
 
 /// `ecgpipe run`.
@@ -102,6 +105,9 @@ pub struct Run {
     /// After a failure, go on with what does not depend on it.
     #[arg(long)]
     pub keep_going: bool,
+    /// At the end, send the results of this run to the remote.
+    #[arg(long)]
+    pub push: bool,
     /// Warnings and failures only.
     #[arg(short, long, conflicts_with = "json")]
     pub quiet: bool,
@@ -345,7 +351,7 @@ pub enum Cache {
     /// Remove what no kept run needs.
     Gc {
         /// Keep the results of this many latest runs of every pipeline.
-        #[arg(long, default_value_t = 10, value_name = "N")]
+        #[arg(long, default_value_t = Cache::KEEP_RUNS_N, value_name = "N")]
         keep_runs: usize,
         /// Never remove what is younger than this many hours.
         #[arg(long, default_value_t = 1.0, value_name = "HOURS")]
@@ -357,6 +363,47 @@ pub enum Cache {
         #[command(flatten)]
         cache: CacheArgs,
     },
+    /// Send results to a remote cache: what `gc` would keep, as far as the remote does not have it.
+    Push {
+        /// The remote: a folder, file:///folder or s3://bucket/prefix.
+        #[arg(env = "ECGPIPE_REMOTE")]
+        remote: String,
+        /// Only the results of this run: its id, a unique beginning of it, or `latest`. Repeatable.
+        #[arg(long = "run", value_name = "RUN", conflicts_with = "all")]
+        runs: Vec<String>,
+        /// Everything in the cache.
+        #[arg(long)]
+        all: bool,
+        /// Also read what the remote has already, and replace what is damaged.
+        #[arg(long)]
+        verify: bool,
+        /// Only say what would be sent.
+        #[arg(long)]
+        dry_run: bool,
+        /// Where.
+        #[command(flatten)]
+        cache: CacheArgs,
+    },
+    /// Bring results from a remote cache; each is verified before it is stored.
+    Pull {
+        /// The remote: a folder, file:///folder or s3://bucket/prefix.
+        #[arg(env = "ECGPIPE_REMOTE")]
+        remote: String,
+        /// Only the results of this run: its id, a unique beginning of it, or `latest`. Repeatable.
+        #[arg(long = "run", value_name = "RUN")]
+        runs: Vec<String>,
+        /// Only say what would be brought.
+        #[arg(long)]
+        dry_run: bool,
+        /// Where.
+        #[command(flatten)]
+        cache: CacheArgs,
+    },
+}
+
+impl Cache {
+    /// How many latest runs of every pipeline are worth keeping, and pushing.
+    pub const KEEP_RUNS_N: usize = 10;
 }
 
 /// Which cache.

@@ -278,6 +278,8 @@ struct Task {
     key: Key,
     fields: Vec<KeyField>,
     threads: usize,
+    /// Said unless a remote has the result.
+    miss: Option<Event>,
 }
 
 struct Coordinator<'a> {
@@ -310,7 +312,7 @@ impl Coordinator<'_> {
         let work = |outcome_sender: mpsc::Sender<(JobId, Outcome)>| {
             loop {
                 let next = task_receiver.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
-                let Ok(Task { id, job, key, fields, threads }) = next else { break };
+                let Ok(Task { id, job, key, fields, threads, miss }) = next else { break };
                 let stage = request.registry.get(&job.stage).expect("a plan names registered stages only");
                 let worker = Worker {
                     store: request.store,
@@ -322,7 +324,14 @@ impl Coordinator<'_> {
                     force: request.force.contains(&id.node_idx),
                     surroundings: request.surroundings,
                 };
-                let outcome = execute(&job, stage, &key, fields, &worker);
+                let warn = |text| (request.events)(Event::Warning { job: Some(job.name.clone()), text });
+                let outcome = match miss.as_ref().and_then(|_| request.store.fetch(&key, &warn)) {
+                    Some(manifest) => Outcome::Found(manifest),
+                    None => {
+                        miss.into_iter().for_each(request.events);
+                        execute(&job, stage, &key, fields, &worker)
+                    }
+                };
                 for digest in input_digests(&job) {
                     hot.release(digest);
                 }
@@ -397,6 +406,9 @@ impl Coordinator<'_> {
                             (request.events)(Event::Warning { job: Some(self.name(id)), text });
                             Vec::new()
                         });
+                        if let Some(report) = self.reports.get_mut(&id) {
+                            report.why = None;
+                        }
                         self.hit(id, manifest, points, &hot);
                     }
                     Outcome::LostInputs { inputs, messages } => {
@@ -451,6 +463,14 @@ impl Coordinator<'_> {
             }
         }
         let job = self.job(id);
+        let far = !forced && request.store.remote().is_some();
+        if far && request.dry_run {
+            let warn = |text| (request.events)(Event::Warning { job: Some(job.name.clone()), text });
+            if let Some(manifest) = request.store.peek_remote(&key, &warn) {
+                self.hit(id, manifest, Vec::new(), hot);
+                return Ok(None);
+            }
+        }
         let (_, fields) = self.key_fields(id).finish().map_err(defect)?;
         let why = match reason {
             Some(reason) => reason,
@@ -458,7 +478,10 @@ impl Coordinator<'_> {
             None if forced => Why::Forced,
             None => self.explain(&job, &key, &fields),
         };
-        (request.events)(Event::Miss { job: job.name.clone(), key: Some(key), why: why.to_string() });
+        let mut miss = Some(Event::Miss { job: job.name.clone(), key: Some(key), why: why.to_string() });
+        if !far || request.dry_run {
+            miss.take().into_iter().for_each(request.events);
+        }
         let (name, node_idx) = (job.name.clone(), id.node_idx);
         let report = JobReport { name, node_idx, key, why: Some(why.clone()), outputs: Outputs::default() };
         self.reports.insert(id, report);
@@ -474,7 +497,7 @@ impl Coordinator<'_> {
             return Ok(None);
         }
         let threads = if self.is_exclusive(id) { request.jobs } else { 1 };
-        Ok(Some(Task { id, job, key, fields, threads }))
+        Ok(Some(Task { id, job, key, fields, threads, miss }))
     }
 
     fn explain(&self, job: &Job, key: &Key, fields: &[KeyField]) -> Why {

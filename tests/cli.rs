@@ -144,7 +144,7 @@ impl Project {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
-        for variable in ["ECGPIPE_DATA", "ECGPIPE_STORE", "MLFLOW_TRACKING_URI"] {
+        for variable in ["ECGPIPE_DATA", "ECGPIPE_STORE", "ECGPIPE_REMOTE", "MLFLOW_TRACKING_URI"] {
             command.env_remove(variable);
         }
         command.current_dir(&self.folder).args(args).stdin(Stdio::null());
@@ -846,6 +846,61 @@ fn a_folder_that_is_not_a_store_is_never_touched() {
     assert_eq!(fs::read_dir(project.path("home")).unwrap().count(), 1);
     project.run(&["read.yaml", "--store", "elsewhere"]).exits(0);
     assert!(project.path("elsewhere/blobs").is_dir());
+}
+
+#[test]
+fn a_cache_is_shared_through_a_remote() {
+    let project = Project::with_database();
+    project.run(&["read.yaml"]).exits(0);
+    project.call(&["cache", "push", "shared", "--dry-run"]).exits(0).prints(&["would send 15 results", "0 were there"]);
+    assert!(!project.path("shared").exists());
+    project.call(&["cache", "push", "shared", "--run", "latest"]).exits(0).prints(&["sent 12 results"]);
+    let report = project.call(&["cache", "push", "shared", "--json"]).exits(0).json();
+    assert_eq!([&report["results_n"], &report["present_n"]], [3, 12]);
+    assert_eq!(report["put_if_absent"], true);
+
+    // A fresh clone: another store, no runs.
+    let fresh = ["read.yaml", "--store", "fresh", "--remote", "shared"];
+    let planned = project.call(&[&["plan", "--offline", "--json"], fresh.as_slice()].concat()).exits(0).json();
+    assert!(planned.as_array().unwrap().iter().all(|node| node["to_compute"] == 0 && node["cached"] == node["jobs"]));
+    let ran = project.run(&[fresh.as_slice(), &["--json"]].concat()).exits(0);
+    assert_eq!(ran.counts(), [12, 0, 0, 0]);
+    ran.prints(&["12 results came from shared"]);
+    project
+        .call(&["cache", "pull", "shared", "--store", "fresh"])
+        .exits(0)
+        .prints(&["brought 3 results", "12 were here"]);
+
+    // A run that sends what it computed.
+    let changed = ["read.yaml", "--set", "windows.length_n=200", "--remote", "shared"];
+    project.run(&[changed.as_slice(), &["--push"]].concat()).exits(0).says(&["3 results sent to shared"]);
+    let ran = project.run(&[changed.as_slice(), &["--store", "other", "--json"]].concat()).exits(0);
+    assert_eq!(ran.counts(), [12, 0, 0, 0]);
+
+    project.call(&["cache", "pull", "elsewhere"]).exits(3).says(&["elsewhere: there is none", "help: "]);
+    project.call(&["cache", "push", "data/store"]).exits(3).says(&["ecgpipe-store 1", "help: "]);
+    project.call(&["cache", "push", "gs://bucket/x"]).exits(2).says(&["gs://bucket/x", "help: "]);
+    project.run(&["read.yaml", "--push"]).exits(2).says(&["--remote"]);
+    project
+        .run(&["read.yaml", "--remote", "read.yaml", "--store", "third", "--quiet"])
+        .exits(0)
+        .says(&["without its remote"]);
+}
+
+#[test]
+fn a_damaged_remote_is_named_and_repaired() {
+    let project = Project::with_database();
+    project.run(&["read.yaml"]).exits(0);
+    project.call(&["cache", "push", "shared"]).exits(0);
+    let jobs = project.call(&["runs", "show", "--json"]).exits(0).json();
+    let job = jobs["jobs"].as_array().unwrap().iter().find(|job| job["job"]["node"] == "rhythm").unwrap().clone();
+    let digest = job["outputs"]["features"].as_str().unwrap().to_owned();
+    project.change(&format!("shared/blobs/{}/{digest}", &digest[..2]), |bytes| bytes[100] ^= 1);
+    let pull = ["cache", "pull", "shared", "--store", "fresh"];
+    project.call(&pull).exits(1).prints(&["brought 14 results", "--verify"]).says(&[&digest, "not brought"]);
+    project.call(&["cache", "push", "shared"]).exits(0).prints(&["sent 0 results"]);
+    project.call(&["cache", "push", "shared", "--verify"]).exits(1).says(&[&digest, "it is replaced"]);
+    project.call(&pull).exits(0).prints(&["brought 1 results", "14 were here"]);
 }
 
 #[test]

@@ -4,6 +4,8 @@
 
 #[path = "engine/project.rs"]
 mod project;
+#[path = "engine/remote.rs"]
+mod remote;
 #[path = "engine/stages.rs"]
 mod stages;
 

@@ -147,7 +147,7 @@ impl Stage for ReadText {
             let path = entry.map_err(io)?.path();
             let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             let record = RecordId::new(stem).map_err(|error| StageError::from_error(&error))?;
-            records.push(SourceRecord { files: vec![SourceFile { name: format!("{record}.txt"), path }], record });
+            records.push(SourceRecord::new(record.clone(), vec![SourceFile { name: format!("{record}.txt"), path }]));
         }
         Ok(records)
     }

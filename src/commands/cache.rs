@@ -1,15 +1,22 @@
-//! `ecgpipe cache`: sizes, verification, garbage collection.
+//! `ecgpipe cache`: sizes, verification, garbage collection, and sharing through a remote.
+#![expect(clippy::print_stderr, reason = "warnings of a transfer go to the user")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, SystemTime},
+    io::IsTerminal,
+    time::{Duration, Instant, SystemTime},
 };
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Exit, Failure, human_bytes, open_store, print, print_json, runs_folder, store_path, table};
 use crate::{
     cli::{Cache, CacheArgs},
     digest::Key,
-    store::{GcOptions, Store},
+    store::{
+        GcOptions, Store,
+        remote::{Progress, PullReport, PushOptions, PushReport, Remote},
+    },
     track::run_folder::{self, JobFile},
 };
 
@@ -18,6 +25,11 @@ pub(super) fn cache(args: &Cache) -> Result<Exit, Failure> {
         Cache::Stats(cache) => stats(cache),
         Cache::Verify { repair, cache } => verify(*repair, cache),
         Cache::Gc { keep_runs, grace_hours, dry_run, cache } => gc(*keep_runs, *grace_hours, *dry_run, cache),
+        Cache::Push { remote, runs, all, verify, dry_run, cache } => {
+            let options = PushOptions { dry_run: *dry_run, verify: *verify };
+            push(remote, runs, *all, options, cache)
+        }
+        Cache::Pull { remote, runs, dry_run, cache } => pull(remote, runs, *dry_run, cache),
     }
 }
 
@@ -99,6 +111,153 @@ fn gc(keep_runs: usize, grace_hours: f64, dry_run: bool, args: &CacheArgs) -> Re
         roots.len(),
     ));
     Ok(Exit::Success)
+}
+
+fn push(url: &str, runs: &[String], all: bool, options: PushOptions, args: &CacheArgs) -> Result<Exit, Failure> {
+    let started = Instant::now();
+    let store = open_store(args.store.as_deref())?;
+    let keys = match (all, runs.is_empty()) {
+        (true, _) => store.keys()?,
+        (false, true) => roots(Cache::KEEP_RUNS_N)?,
+        (false, false) => keys_of(runs)?,
+    };
+    let line = TransferLine::new();
+    let report =
+        Remote::open_to_push(url, options.dry_run)?.push(&store, &keys, options, &|progress| line.show(progress))?;
+    line.clear();
+    for complaint in push_complaints(&report) {
+        eprintln!("warning: {complaint}");
+    }
+    let exit = if report.conflicts.is_empty() && report.warnings.is_empty() { Exit::Success } else { Exit::Failed };
+    if args.json {
+        print_json(&report);
+        return Ok(exit);
+    }
+    let mut text = format!(
+        "{} {} results ({} blobs, {}) to {url}; {} were there{}",
+        if options.dry_run { "would send" } else { "sent" },
+        report.results_n,
+        report.blobs_n,
+        human_bytes(report.bytes),
+        report.present_n,
+        seconds(started, options.dry_run),
+    );
+    if report.gone_n > 0 {
+        text.push_str(&format!("\n{} results of those runs are no longer in the cache", report.gone_n));
+    }
+    if report.other_version_n > 0 {
+        text.push_str(&format!("\n{} results are there in the format of another version", report.other_version_n));
+    }
+    if keys.is_empty() {
+        text.push_str("\nhelp: there are no runs here; `--all` sends everything that is in the cache");
+    }
+    print(&text);
+    Ok(exit)
+}
+
+/// What a person should hear of a push besides its numbers.
+pub(super) fn push_complaints(report: &PushReport) -> Vec<String> {
+    let conflicts = report.conflicts.iter().map(|conflict| {
+        format!(
+            "stage `{}` is not deterministic: the remote has other bytes for {} under the key {}; they were left alone",
+            conflict.stage,
+            conflict.outputs.join(", "),
+            conflict.key.short(),
+        )
+    });
+    let weak = (report.put_if_absent == Some(false)).then(|| {
+        "this remote cannot refuse to overwrite (no put-if-absent): every result is looked at before and after it is \
+         written; two different results of one key, sent in the same instant, may still go unnoticed"
+            .to_owned()
+    });
+    conflicts.chain(report.warnings.iter().cloned()).chain(weak).collect()
+}
+
+fn pull(url: &str, runs: &[String], dry_run: bool, args: &CacheArgs) -> Result<Exit, Failure> {
+    let started = Instant::now();
+    let keys = if runs.is_empty() { None } else { Some(keys_of(runs)?) };
+    let remote = Remote::open(url)?;
+    let store = open_store(args.store.as_deref())?;
+    let line = TransferLine::new();
+    let report: PullReport = remote.pull(&store, keys.as_ref(), dry_run, &|progress| line.show(progress))?;
+    line.clear();
+    for warning in &report.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let exit = if report.warnings.is_empty() { Exit::Success } else { Exit::Failed };
+    if args.json {
+        print_json(&report);
+        return Ok(exit);
+    }
+    let mut text = format!(
+        "{} {} results ({} blobs, {}) from {url}; {} were here{}",
+        if dry_run { "would bring" } else { "brought" },
+        report.results_n,
+        report.blobs_n,
+        human_bytes(report.bytes),
+        report.present_n,
+        seconds(started, dry_run),
+    );
+    for (result_n, what) in [
+        (report.absent_n, "are not there"),
+        (report.busy_n, "are being computed here just now"),
+        (report.other_version_n, "are there in the format of another version"),
+    ] {
+        if result_n > 0 {
+            text.push_str(&format!("\n{result_n} results {what}"));
+        }
+    }
+    if !report.warnings.is_empty() {
+        text.push_str("\nhelp: who has the results sends them again with `ecgpipe cache push --verify`");
+    }
+    print(&text);
+    Ok(exit)
+}
+
+fn seconds(started: Instant, dry_run: bool) -> String {
+    if dry_run { String::new() } else { format!(", in {:.1} s", started.elapsed().as_secs_f64()) }
+}
+
+/// The line that shows how far a transfer is, where there is a terminal.
+struct TransferLine(ProgressBar);
+
+impl TransferLine {
+    fn new() -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self(ProgressBar::hidden());
+        }
+        let style = ProgressStyle::with_template("{prefix}  [{bar:24}] {pos}/{len} {msg}  {eta}")
+            .expect("the template is fixed")
+            .progress_chars("=> ");
+        Self(ProgressBar::new(0).with_style(style))
+    }
+
+    fn show(&self, progress: Progress) {
+        self.0.set_prefix(progress.unit);
+        self.0.set_length(progress.total_n as u64);
+        self.0.set_position(progress.done_n as u64);
+        if progress.bytes > 0 {
+            self.0.set_message(human_bytes(progress.bytes));
+        }
+    }
+
+    fn clear(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// The keys of named runs.
+fn keys_of(runs: &[String]) -> Result<BTreeSet<Key>, Failure> {
+    let mut keys = BTreeSet::new();
+    for name in runs {
+        let (folder, run) = run_folder::find(&runs_folder(), name)?;
+        if !folder.join("jobs.json").exists() {
+            return Err(Failure::usage(format!("run {} has no list of its results; it was killed", run.id)));
+        }
+        let jobs: Vec<JobFile> = run_folder::read(&folder, "jobs.json")?;
+        keys.extend(jobs.into_iter().map(|job| job.key));
+    }
+    Ok(keys)
 }
 
 /// The keys of the latest runs of every pipeline.

@@ -24,7 +24,7 @@ use std::{
 use ecgpipe_sdk::{Registry, error::chain};
 
 use crate::{
-    cli::{Cli, Command, Infer, PipelineArgs},
+    cli::{Cli, Command, Infer, PipelineArgs, WorkArgs},
     diagnostic::Report,
     engine::Asked,
     expand::Surroundings,
@@ -33,7 +33,10 @@ use crate::{
     pipeline::{self, Pipeline},
     plan::Plan,
     plugin,
-    store::{Store, StoreError},
+    store::{
+        Store, StoreError,
+        remote::{ReadThrough, RemoteError},
+    },
 };
 
 /// What only `main` knows.
@@ -109,6 +112,19 @@ impl From<StoreError> for Failure {
     }
 }
 
+impl From<RemoteError> for Failure {
+    fn from(error: RemoteError) -> Self {
+        let failure = match &error {
+            RemoteError::Url { .. } => Self::usage(format!("failed to {error}")),
+            _ => Self::environment(format!("failed to {}", chain(&error))),
+        };
+        match error.help() {
+            Some(help) => failure.help(help),
+            None => failure,
+        }
+    }
+}
+
 impl From<crate::track::run_folder::RunFolderError> for Failure {
     fn from(error: crate::track::run_folder::RunFolderError) -> Self {
         Self::environment(error)
@@ -162,6 +178,8 @@ pub fn dispatch(cli: Cli, wiring: &Wiring) -> ExitCode {
 fn with_project_stages(command: &Command, wiring: &Wiring) -> Result<Wiring, Failure> {
     let isolate = match command {
         Command::Run(args) => args.work.isolate,
+        Command::Sweep(args) => args.work.isolate,
+        // `plan` runs no body: isolated or not, the plan is the same.
         _ => false,
     };
     let registry = match command {
@@ -205,6 +223,16 @@ fn store_path(store: Option<&Path>) -> PathBuf {
 
 fn open_store(store: Option<&Path>) -> Result<Store, Failure> {
     Ok(Store::open(&store_path(store))?)
+}
+
+/// The store of a run, with its remote if it has one. `--offline` rules out a remote that needs the network.
+fn open_work_store(work: &WorkArgs) -> Result<Store, Failure> {
+    let remote = work.remote.as_deref().filter(|url| !url.is_empty()).map(ReadThrough::new).transpose()?;
+    let mut store = open_store(work.store.as_deref())?;
+    if let Some(remote) = remote.filter(|remote| !(work.offline && remote.is_far())) {
+        store.attach(remote);
+    }
+    Ok(store)
 }
 
 fn surroundings(offline: bool) -> Surroundings {

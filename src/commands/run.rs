@@ -14,7 +14,7 @@ use ecgpipe_sdk::{
     MetricPoint, Provenance, Registry, SourceFile, SourceRecord, error::chain, provenance::StageProvenance,
 };
 
-use super::{Exit, Failure, Wiring, load, open_store, runs_folder, surroundings};
+use super::{Exit, Failure, Wiring, human_bytes, load, open_work_store, runs_folder, surroundings};
 use crate::{
     cli::{Run, WorkArgs},
     digest::Digest,
@@ -26,7 +26,10 @@ use crate::{
     lineage::output_name,
     plan::{Edge, Plan},
     publish::{Publication, PublishError, publish, publish_copies},
-    store::{ReadError, Store},
+    store::{
+        ReadError, Store,
+        remote::{PushOptions, Remote},
+    },
     track::{
         Listener, Listeners,
         console::{Console, Verbosity},
@@ -45,6 +48,11 @@ pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
     let (_, plan) = load(&args.pipeline, &wiring.registry)?;
     let selected = plan.select(&args.work.targets)?;
     let force = named(&plan, &args.work.force)?;
+    let store = open_work_store(&args.work)?;
+    if args.push && store.remote().is_none() {
+        return Err(Failure::usage("there is nothing to --push to")
+            .help("name the remote with --remote or ECGPIPE_REMOTE; with --offline only a folder can be one"));
+    }
     let verbosity = match (args.json, args.quiet) {
         (true, _) => Verbosity::Json,
         (_, true) => Verbosity::Quiet,
@@ -52,7 +60,8 @@ pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
     };
     let session = Session {
         registry: &wiring.registry,
-        store: &open_store(args.work.store.as_deref())?,
+        store: &store,
+        push: args.push,
         surroundings: &surroundings(args.work.offline),
         work: &args.work,
         keep_going: args.keep_going,
@@ -93,6 +102,8 @@ pub(super) struct Session<'a> {
     pub(super) store: &'a Store,
     pub(super) surroundings: &'a Surroundings,
     pub(super) work: &'a WorkArgs,
+    /// Whether each run sends its results to the store's remote.
+    pub(super) push: bool,
     pub(super) keep_going: bool,
     pub(super) verbosity: Verbosity,
     /// One for all runs, so that what every one of them says is said once.
@@ -213,6 +224,7 @@ impl Session<'_> {
             Ok(report) => (report.status, report.counts),
             Err(_) => (RunStatus::Failed, Counts::default()),
         };
+        remote_part(self.push, &report, self.store, &tell);
         folder.write("metrics.json", &metrics.points())?;
         let status = if failure.is_some() { RunStatus::Failed } else { status };
         tell(Event::Finished { status, counts });
@@ -327,6 +339,40 @@ pub(super) fn exit(status: RunStatus) -> Exit {
 
 pub(super) fn hear(console: &Mutex<Console>, event: &Event) {
     console.lock().unwrap_or_else(std::sync::PoisonError::into_inner).hear(event);
+}
+
+/// Says what came from the remote, and sends it what this run has. It never fails the run.
+fn remote_part(push: bool, report: &Result<RunReport, EngineError>, store: &Store, tell: &dyn Fn(Event)) {
+    let Some(remote) = store.remote() else { return };
+    let url = remote.url();
+    if let Some(summary) = remote.summary().filter(|summary| !(summary.empty && push)) {
+        let text = if summary.empty {
+            format!("the remote {url} holds nothing yet")
+        } else {
+            format!("{} results came from {url} ({})", summary.results_n, human_bytes(summary.bytes))
+        };
+        tell(Event::Note { job: None, text });
+    }
+    let (true, Ok(report)) = (push, report) else { return };
+    let warn = |text: String| tell(Event::Warning { job: None, text });
+    if remote.is_given_up() {
+        warn(format!("nothing was sent to {url}; `ecgpipe cache push --run latest {url}` sends it later"));
+        return;
+    }
+    let keys = report.jobs.iter().filter(|job| !job.outputs.is_empty()).map(|job| job.key).collect();
+    let pushed =
+        Remote::open_to_push(url, false).and_then(|remote| remote.push(store, &keys, PushOptions::default(), &|_| {}));
+    match pushed {
+        Ok(report) => {
+            super::cache::push_complaints(&report).into_iter().for_each(warn);
+            let text = format!("{} results sent to {url} ({})", report.results_n, human_bytes(report.bytes));
+            tell(Event::Note { job: None, text });
+        }
+        Err(error) => warn(format!(
+            "not everything was sent: failed to {}; `ecgpipe cache push --run latest {url}` goes on from there",
+            chain(&error)
+        )),
+    }
 }
 
 /// One flag a process: set by the first Ctrl-C or SIGTERM; the second ends the program at once, which is always safe.

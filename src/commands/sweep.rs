@@ -17,7 +17,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    Exit, Failure, Wiring, fitting_table, open_store, print, print_json,
+    Exit, Failure, Wiring, fitting_table, open_work_store, print, print_json,
     run::{
         HEADLINE, OneRun, RunEnd, Session, cancel_on_signal, engine_failure, exit, hear, named, timestamp, unique_id,
     },
@@ -45,7 +45,8 @@ pub(super) fn sweep(args: &Args, wiring: &Wiring) -> Result<Exit, Failure> {
     let verbosity = if args.quiet { Verbosity::Quiet } else { Verbosity::Brief };
     let session = Session {
         registry: &wiring.registry,
-        store: &open_store(args.work.store.as_deref())?,
+        store: &open_work_store(&args.work)?,
+        push: false,
         surroundings: &surroundings(args.work.offline),
         work: &args.work,
         keep_going: false,

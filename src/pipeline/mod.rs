@@ -271,6 +271,10 @@ pub(crate) struct Form {
 }
 
 impl Form {
+    pub(crate) fn error(&mut self, span: &Span, message: String) {
+        self.diagnostics.push(Diagnostic::at(span, message));
+    }
+
     pub(crate) fn entries<'a>(&mut self, place: &Span, what: &str, node: &'a Node, example: &str) -> &'a [Entry] {
         match &node.data {
             Data::Map(entries) => entries,

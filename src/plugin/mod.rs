@@ -32,7 +32,7 @@ use std::{
 
 use ecgpipe_sdk::{
     BoundParams, Context, ErasedStage, ParamError, PortValues, RecordId, Registry, SourceContext, SourceFile,
-    SourceRecord, StageError, StageSpec,
+    SourceRecord, StageError, StageFacts, StageSpec,
 };
 use tempfile::TempDir;
 
@@ -141,6 +141,10 @@ impl ErasedStage for Isolated {
 
     fn bind(&self, params: &serde_json::Value) -> Result<BoundParams, ParamError> {
         self.stage.bind(params)
+    }
+
+    fn facts(&self, params: &BoundParams, facts: &mut StageFacts<'_>) {
+        self.stage.facts(params, facts);
     }
 
     fn sources(&self, params: &BoundParams, cx: &SourceContext<'_>) -> Result<Vec<SourceRecord>, StageError> {
@@ -319,5 +323,5 @@ fn list_records(records: &description::Records, cx: &SourceContext<'_>) -> Resul
     if listed.is_empty() {
         return Err(StageError::new(format!("no file in {} ends with `{}`", folder.display(), records.suffix)));
     }
-    Ok(listed.into_iter().map(|(record, files)| SourceRecord { record, files }).collect())
+    Ok(listed.into_iter().map(|(record, files)| SourceRecord::new(record, files)).collect())
 }

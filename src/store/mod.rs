@@ -45,6 +45,7 @@ mod disk;
 mod gc;
 mod lock;
 mod manifests;
+pub mod remote;
 mod stat_cache;
 mod verify;
 
@@ -72,6 +73,7 @@ pub use self::verify::{Problem, ProblemKind, StageSize, Stats, VerifyReport};
 use self::commit::Committer;
 use self::disk::{Disk, Step};
 use self::lock::Lease;
+use self::remote::ReadThrough;
 use crate::digest::{Digest, Key};
 use crate::whole_file;
 
@@ -261,6 +263,8 @@ impl fmt::Display for Miss {
 pub struct Store {
     shared: Arc<Shared>,
     committer: Mutex<Option<Committer>>,
+    /// Where a run looks for what is not here.
+    remote: Option<ReadThrough>,
 }
 
 impl fmt::Debug for Store {
@@ -307,7 +311,7 @@ impl Store {
             pending: Mutex::default(),
             damaged: Mutex::default(),
         };
-        Self { shared: Arc::new(shared), committer: Mutex::new(None) }
+        Self { shared: Arc::new(shared), committer: Mutex::new(None), remote: None }
     }
 
     /// The folder.
@@ -370,6 +374,29 @@ impl Store {
             Ok(manifest) => Lookup::Hit(manifest),
             Err(damage) => Lookup::Miss(Miss::Manifest { path, damage, quarantined: None }),
         })
+    }
+
+    /// Names a remote for [`Store::fetch`].
+    pub fn attach(&mut self, remote: ReadThrough) {
+        self.remote = Some(remote);
+    }
+
+    /// The remote that was attached.
+    #[must_use]
+    pub fn remote(&self) -> Option<&ReadThrough> {
+        self.remote.as_ref()
+    }
+
+    /// Brings the result of a key from the remote, if one is attached and has it: verified, published, and then like one
+    /// that was computed here. It may take as long as the network does, so lookups do not ask. `warn` hears what is wrong
+    /// with the remote, which is never an error.
+    pub fn fetch(&self, key: &Key, warn: &dyn Fn(String)) -> Option<Manifest> {
+        self.remote.as_ref()?.fetch(self, key, warn)
+    }
+
+    /// The manifest that [`Store::fetch`] would bring, without bringing it.
+    pub fn peek_remote(&self, key: &Key, warn: &dyn Fn(String)) -> Option<Manifest> {
+        self.remote.as_ref()?.peek(key, warn)
     }
 
     /// Locks a key, to compute it. Calls `on_wait` once if another process, or another thread, holds the lock, then

@@ -19,7 +19,10 @@ use ecgpipe::{
     history::History,
     pipeline,
     plan::{Plan, plan},
-    store::Store,
+    store::{
+        Store,
+        remote::{PushOptions, PushReport, ReadThrough, Remote},
+    },
 };
 use tempfile::TempDir;
 
@@ -62,12 +65,14 @@ pub(crate) struct Options {
     pub(crate) dry_run: bool,
     /// The run is cancelled as soon as a job of this name starts.
     pub(crate) cancel_at: Option<&'static str>,
+    /// Where results are looked for that the store does not have.
+    pub(crate) remote: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let (force, targets) = (Vec::new(), Vec::new());
-        Self { jobs: 2, force, targets, keep_going: false, dry_run: false, cancel_at: None }
+        Self { jobs: 2, force, targets, keep_going: false, dry_run: false, cancel_at: None, remote: None }
     }
 }
 
@@ -236,7 +241,10 @@ impl Project {
     }
 
     pub(crate) fn run_plan(&self, plan: &Plan, options: &Options, store: &Path) -> Result<Ran, EngineError> {
-        let store = Store::open(store)?;
+        let mut store = Store::open(store)?;
+        if let Some(url) = &options.remote {
+            store.attach(ReadThrough::new(url).unwrap());
+        }
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let selected = plan.select(&owned(&options.targets)).unwrap();
         let force = options.force.iter().map(|name| plan.find(name).unwrap()).collect();
@@ -278,6 +286,13 @@ impl Project {
             events: events.into_inner().unwrap(),
             report,
         })
+    }
+
+    /// Sends everything in the store to a remote.
+    pub(crate) fn push(&self, url: &str) -> PushReport {
+        let store = Store::open(&self.store_folder()).unwrap();
+        let remote = Remote::open_to_push(url, false).unwrap();
+        remote.push(&store, &store.keys().unwrap(), PushOptions::default(), &|_| {}).unwrap()
     }
 
     /// Files in the store's quarantine.
