@@ -87,12 +87,11 @@ macro_rules! hexadecimal {
             /// All 64 hexadecimal characters.
             #[must_use]
             pub fn to_hex(&self) -> String {
-                let mut text = String::with_capacity(HEX_N);
-                for byte in self.0 {
-                    text.push(hex_digit(byte >> 4));
-                    text.push(hex_digit(byte & 15));
+                let mut text = [0; HEX_N];
+                for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+                    pair.copy_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 15)]);
                 }
-                text
+                str::from_utf8(&text).expect("hexadecimal digits are ASCII").to_owned()
             }
 
             /// The first [`SHORT_HEX_N`] hexadecimal characters, for people.
@@ -249,12 +248,14 @@ impl<'a> KeyEncoder<'a> {
     }
 }
 
-fn hex_digit(nibble: u8) -> char {
-    char::from(b"0123456789abcdef"[usize::from(nibble & 15)])
+fn hex_digit(nibble: u8) -> u8 {
+    b"0123456789abcdef"[usize::from(nibble & 15)]
 }
 
 fn parse_hex(text: &str) -> Result<[u8; 32], HexError> {
-    if let Some((position, found)) = text.char_indices().find(|(_, c)| !matches!(c, '0'..='9' | 'a'..='f')) {
+    if !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        let wrong = text.char_indices().find(|(_, c)| !matches!(c, '0'..='9' | 'a'..='f'));
+        let (position, found) = wrong.expect("a byte that is not one of these is part of a character that is not");
         return Err(HexError::Character { position, found });
     }
     if text.len() != HEX_N {

@@ -130,7 +130,6 @@ fn twice_the_records_cost_twice_as_much() {
             let (large_n, ratio) = (large[name], large[name] as f64 / small_n.max(1) as f64);
             let line =
                 format!("{what}: {name}: {small_n} for {RECORD_N} records, {large_n} for twice as many ({ratio:.2})");
-            println!("{line}");
             // What does not depend on the records at all may differ by a little.
             if ratio > MOST && large_n > 100 {
                 too_much.push(line);

@@ -322,8 +322,9 @@ impl Listener for EventLog {
             _ => {}
         }
         self.append(&Line { at_ms, event });
-        // What was done must survive a crash; metrics are not worth a system call each.
-        if !matches!(event, Event::Metric { .. }) {
+        // What was done must survive a crash; metrics are not worth a system call each, and after a miss comes what is done
+        // about it.
+        if !matches!(event, Event::Metric { .. } | Event::Miss { .. }) {
             let _ = self.file.flush();
         }
     }
