@@ -9,7 +9,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Digest,
-    store::{OutputRef, ReadError, Store},
-    whole_file,
+    store::{OutputRef, PUBLISHED_TEMPORARY_PREFIX as TEMPORARY_PREFIX, ReadError, Store},
+    whole_file::{self, Content},
 };
 
 /// One artifact to publish.
@@ -117,7 +117,6 @@ struct FileMark {
 }
 
 const FORMAT: u32 = 2;
-const STATE_FILE: &str = "published.json";
 
 /// Publishes artifacts under a project folder, in order; what is up to date is left alone.
 ///
@@ -128,7 +127,7 @@ pub fn publish(
     store: &Store,
     publications: &[Publication<'_>],
 ) -> Result<Vec<PublishedFile>, PublishError> {
-    let state_path = store.root().join(STATE_FILE);
+    let state_path = store.published_path();
     let mut state: State =
         fs::read(&state_path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     if state.format != FORMAT {
@@ -137,7 +136,7 @@ pub fn publish(
     let (published, changed) = publish_with(&mut state, project, store, publications)?;
     if changed && !store.is_read_only() {
         // Losing this file costs a comparison of bytes the next time, so a failure to write it is no failure.
-        let _ = serde_json::to_vec(&state).map(|json| write_whole(&state_path, &json));
+        let _ = serde_json::to_vec(&state).map(|json| write_whole(store, &state_path, &json));
     }
     Ok(published)
 }
@@ -186,7 +185,8 @@ fn publish_with(
             let full = project.join(&path);
             let written = fs::read(&full).map_or(true, |present| present != bytes);
             if written {
-                write_whole(&full, &bytes).map_err(|source| PublishError::Write { path: full.clone(), source })?;
+                write_whole(store, &full, &bytes)
+                    .map_err(|source| PublishError::Write { path: full.clone(), source })?;
             }
             let (size, digest) = (bytes.len() as u64, Digest::of(&bytes));
             if let Some(mark) = file_mark(&full, digest) {
@@ -234,14 +234,14 @@ fn content(store: &Store, publication: &Publication<'_>) -> Result<Vec<(String, 
     }
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Where it can, by way of the store's own folder for temporary files, so that a kill leaves nothing beside a user's files.
+fn write_whole(store: &Store, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let mut temporary = whole_file::temporary(folder, ".ecgpipe-")?;
-    temporary.write_all(bytes)?;
-    temporary.as_file().sync_data()?;
-    temporary.persist(path)?;
-    Ok(())
+    let device = |folder: &Path| fs::metadata(folder).map(|metadata| metadata.dev());
+    let way = store.temporary_folder().filter(|way| device(way).ok() == device(folder).ok());
+    let way = way.as_deref().unwrap_or(folder);
+    whole_file::replace_by_way_of(way, path, TEMPORARY_PREFIX, bytes, Content::Synced)
 }
 
 fn file_mark(path: &Path, digest: Digest) -> Option<FileMark> {

@@ -17,7 +17,7 @@ use crate::{
         GcOptions, Store,
         remote::{Progress, PullReport, PushOptions, PushReport, Remote},
     },
-    track::run_folder::{self, JobFile},
+    track::run_folder::{self, JobFile, RunFile, RunFolderError},
 };
 
 pub(super) fn cache(args: &Cache) -> Result<Exit, Failure> {
@@ -92,9 +92,16 @@ fn gc(keep_runs: usize, grace_hours: f64, dry_run: bool, args: &CacheArgs) -> Re
     if !(grace_hours >= 0.0 && grace_hours.is_finite()) {
         return Err(Failure::usage(format!("--grace-hours must be a number of at least 0, not {grace_hours}")));
     }
-    let roots = roots(keep_runs)?;
     let options = GcOptions { grace: Duration::from_secs_f64(grace_hours * 3600.0), now: SystemTime::now(), dry_run };
-    let report = open_store(args.store.as_deref())?.gc(&roots, options)?;
+    let mut root_n = 0;
+    let report = Store::open_to_collect(&store_path(args.store.as_deref()))?.gc(
+        || {
+            let roots = roots(keep_runs)?;
+            root_n = roots.len();
+            Ok(roots)
+        },
+        options,
+    )?;
     if args.json {
         print_json(&report);
         return Ok(Exit::Success);
@@ -108,7 +115,7 @@ fn gc(keep_runs: usize, grace_hours: f64, dry_run: bool, args: &CacheArgs) -> Re
         human_bytes(removed_bytes),
         report.kept_manifests_n,
         report.kept_blobs_n,
-        roots.len(),
+        root_n,
     ));
     Ok(Exit::Success)
 }
@@ -118,7 +125,7 @@ fn push(url: &str, runs: &[String], all: bool, options: PushOptions, args: &Cach
     let store = open_store(args.store.as_deref())?;
     let keys = match (all, runs.is_empty()) {
         (true, _) => store.keys()?,
-        (false, true) => roots(Cache::KEEP_RUNS_N)?,
+        (false, true) => roots(Cache::KEEP_RUNS_N).map_err(Failure::environment)?,
         (false, false) => keys_of(runs)?,
     };
     let line = TransferLine::new();
@@ -260,20 +267,37 @@ fn keys_of(runs: &[String]) -> Result<BTreeSet<Key>, Failure> {
     Ok(keys)
 }
 
-/// The keys of the latest runs of every pipeline.
-fn roots(keep_runs: usize) -> Result<BTreeSet<Key>, Failure> {
+/// The keys of the latest runs of every pipeline. A run that cannot be read for now is an error, or gc would take its results.
+fn roots(keep_runs: usize) -> Result<BTreeSet<Key>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut runs = Vec::new();
+    for folder in run_folder::folders(&runs_folder())? {
+        match run_folder::read::<RunFile>(&folder, "run.json") {
+            Ok(run) => runs.push((run.started_ms, run.pipeline, folder)),
+            Err(error) if error.is_absent() => {}
+            // Torn by a power cut: nobody knows which pipeline it was, so it is kept for as long as its folder is there.
+            Err(RunFolderError::Malformed { .. }) => runs.push((i64::MAX, folder.display().to_string(), folder)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    runs.sort();
     let mut kept: BTreeMap<String, usize> = BTreeMap::new();
     let mut roots = BTreeSet::new();
-    for (folder, run) in run_folder::list(&runs_folder()).into_iter().rev() {
-        let kept_n = kept.entry(run.pipeline.clone()).or_default();
+    for (_, pipeline, folder) in runs.into_iter().rev() {
+        let kept_n = kept.entry(pipeline).or_default();
         if *kept_n == keep_runs {
             continue;
         }
-        *kept_n += 1;
-        // A run without jobs.json was killed; what it computed is young and protected by the grace period.
-        if folder.join("jobs.json").exists() {
-            let jobs: Vec<JobFile> = run_folder::read(&folder, "jobs.json")?;
-            roots.extend(jobs.into_iter().map(|job| job.key));
+        match run_folder::read::<Vec<JobFile>>(&folder, "jobs.json") {
+            Ok(jobs) => {
+                *kept_n += 1;
+                roots.extend(jobs.into_iter().map(|job| job.key));
+            }
+            // It was killed, or is still going on: what it has computed is protected by its lease or by the grace period. It
+            // does not count, or some kills would cost the results of the last good run.
+            Err(error) if error.is_absent() => {}
+            // A power cut must not keep the cache from being cleaned for ever.
+            Err(error @ RunFolderError::Malformed { .. }) => eprintln!("warning: {error}; this run keeps no results"),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(roots)

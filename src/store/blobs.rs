@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::disk::Step;
+use super::disk::{Step, is_broken};
 use super::manifests::OutputRef;
 use super::{Shared, StoreError, guard, read_whole};
 use crate::digest::Digest;
 
-/// Why an output cannot be read. The first two are misses: compute the job again.
+/// Why an output cannot be read. All are misses: compute the job again.
 #[derive(Debug, Error)]
 pub enum ReadError {
     /// The blob is not there (any more).
@@ -42,7 +42,7 @@ pub enum ReadError {
         /// Where it was moved, unless the store is read-only.
         quarantined: Option<PathBuf>,
     },
-    /// The operating system refuses; the blob may be right.
+    /// The operating system refuses.
     #[error("read the blob {path}: {source}")]
     Io {
         /// The file.
@@ -52,13 +52,20 @@ pub enum ReadError {
     },
 }
 
+/// A blob that a publication needs.
+pub(super) struct StoredBlob {
+    pub(super) path: PathBuf,
+    /// This publication was the first to write it.
+    pub(super) fresh: bool,
+}
+
 impl Shared {
-    /// Stores bytes under their digest. Gives the path if they were not there before.
-    pub(super) fn store_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<Option<PathBuf>, StoreError> {
+    /// Stores bytes under their digest.
+    pub(super) fn store_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<StoredBlob, StoreError> {
         let path = self.blob_path(digest);
         if self.holds(&path, bytes)? {
             guard(&self.damaged).remove(digest);
-            return Ok(None);
+            return Ok(StoredBlob { path, fresh: false });
         }
         let temporary = self.temporary_path();
         self.disk
@@ -69,7 +76,7 @@ impl Shared {
             return Err(StoreError::writing(&path, bytes.len(), error));
         }
         guard(&self.damaged).remove(digest);
-        Ok(Some(path))
+        Ok(StoredBlob { path, fresh: true })
     }
 
     /// Tells whether `path` holds exactly `bytes`, and if so keeps gc away from it.
@@ -108,7 +115,17 @@ impl Shared {
         let (file, bytes) = match read_whole(&path) {
             Ok(Some(read)) => read,
             Ok(None) => return Err(ReadError::Missing { digest }),
-            Err(StoreError::Io { source, .. }) => return Err(ReadError::Io { path, source }),
+            Err(StoreError::Io { source, .. }) => {
+                // A miss from now on, or nobody would ever compute it again: in this process at least, and if the disk says
+                // that it has lost the bytes, everywhere.
+                guard(&self.damaged).insert(digest);
+                if is_broken(&source)
+                    && let Ok(file) = File::open(&path)
+                {
+                    self.quarantine(&path, &file);
+                }
+                return Err(ReadError::Io { path, source });
+            }
             Err(error) => return Err(ReadError::Io { path, source: io::Error::other(error) }),
         };
         let (found, found_size) = (Digest::of(&bytes), bytes.len() as u64);

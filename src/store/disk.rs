@@ -120,26 +120,45 @@ impl Disk {
     }
 }
 
+/// Through the C library, so that a test can stand between (`tests/faults`).
 #[cfg(target_os = "linux")]
 fn sync_file_system(root: &File) -> io::Result<()> {
-    Ok(rustix::fs::syncfs(root)?)
+    uninterrupted(|| Ok(nix::unistd::syncfs(root)?))
 }
 
 /// Elsewhere there is no call for one file system, and `sync` may return before the disk is done: a power cut can
 /// then leave a manifest before its blobs, which the digests find when a blob is read.
 #[cfg(not(target_os = "linux"))]
 fn sync_file_system(_root: &File) -> io::Result<()> {
-    rustix::fs::sync();
+    nix::unistd::sync();
     Ok(())
 }
 
 /// Sets the modification time of `file` to now by the file system's own clock. A member of the group that may write
 /// the file may do this without owning it.
 pub(super) fn touch(file: &File) -> io::Result<()> {
-    use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
-    let nanoseconds = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
-    let times = Timestamps { last_access: nanoseconds(UTIME_OMIT), last_modification: nanoseconds(UTIME_NOW) };
-    Ok(rustix::fs::futimens(file, &times)?)
+    use nix::sys::time::TimeSpec;
+    Ok(nix::sys::stat::futimens(file, &TimeSpec::UTIME_OMIT, &TimeSpec::UTIME_NOW)?)
+}
+
+/// Repeats a call that a signal has interrupted.
+pub(super) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Tells whether the disk says that it cannot read or write what it has (`EIO`).
+pub(super) fn is_broken(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(nix::errno::Errno::EIO as i32)
+}
+
+/// Tells whether the disk, or the quota, is full.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Tells whether `path` still names the file that `file` has open.

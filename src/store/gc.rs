@@ -14,18 +14,21 @@
 //! renewed the time. One of the two sees the other (`gc_puts_back_what_a_run_has_just_found`,
 //! `a_hit_beside_gc_can_be_read`).
 //!
+//! gc needs no space: a full disk is when it is wanted most (`gc_frees_a_full_disk`).
+//!
 //! A crash of gc leaves files in `tmp/`, which the next gc removes: nothing is lost that was not to be removed.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::error::Error;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::disk::Step;
-use super::{GATE_FILE, Shared, Store, StoreError, TOUCH_INTERVAL, lock, manifests, read_whole};
+use super::disk::{Step, is_full};
+use super::{GATE_FILE, Shared, Store, StoreError, TEMPORARY_PREFIXES, TOUCH_INTERVAL, lock, manifests, read_whole};
 use crate::digest::{Digest, Key};
 
 /// What to collect.
@@ -70,25 +73,37 @@ pub struct GcReport {
 }
 
 impl Store {
-    /// Removes every manifest whose key is not in `roots`, then every blob that no remaining manifest needs, then
+    /// Removes every manifest whose key is not among the `roots`, then every blob that no remaining manifest needs, then
     /// what is left over in `tmp/`, `quarantine/` and `locks/`; of all these only what is old enough. Safe beside
     /// runs of other processes. Takes the store exclusively, because a hit that this very handle has returned is
     /// protected by `roots` only.
-    pub fn gc(&mut self, roots: &BTreeSet<Key>, options: GcOptions) -> Result<GcReport, StoreError> {
+    ///
+    /// The roots are asked for when it is known who has the store open, so that a run which ends meanwhile is protected
+    /// either by its lease or by what it has left behind for `roots` to find
+    /// (`the_roots_are_asked_for_behind_the_closed_gate`).
+    pub fn gc(
+        &mut self,
+        roots: impl FnOnce() -> Result<BTreeSet<Key>, Box<dyn Error + Send + Sync>>,
+        options: GcOptions,
+    ) -> Result<GcReport, StoreError> {
         self.flush()?;
-        let shared = self.shared.writable()?;
+        let shared = self.shared.collectable()?;
         let gate = shared.root.join(GATE_FILE);
         let _closed = lock::close_gate(&gate).map_err(|error| StoreError::io("lock", &gate, error))?;
         let folder = shared.root.join("leases");
-        let own = shared.lease.as_ref().map_or("", |lease| &lease.name);
+        let own = shared.lease().map_or("", |lease| &lease.name);
         let leases = lock::leases(&folder, own).map_err(|error| StoreError::io("list", &folder, error))?;
         let mut cutoff = options.now.checked_sub(options.grace).unwrap_or(SystemTime::UNIX_EPOCH);
         if let Some(oldest) = leases.oldest {
             let protected = oldest.checked_sub(TOUCH_INTERVAL * 2).unwrap_or(SystemTime::UNIX_EPOCH);
             cutoff = cutoff.min(protected);
         }
+        if leases.youngest.is_some_and(|youngest| youngest > options.now) {
+            // The clock was set back under a run, so what that run needs may look old.
+            cutoff = SystemTime::UNIX_EPOCH;
+        }
         let collection = Collection { shared, cutoff, dry_run: options.dry_run };
-        collection.run(roots, leases.live_n)
+        collection.run(&roots().map_err(StoreError::Roots)?, leases.live_n)
     }
 }
 
@@ -108,6 +123,9 @@ impl Collection<'_> {
                 gone.insert(key);
             }
         }
+        if !self.dry_run && !gone.is_empty() {
+            self.sync()?;
+        }
         let needed = self.needed(&gone, &mut report)?;
         for (hash, path) in self.shared.walk("blobs", "")?.ours {
             if needed.contains(&Digest::from_bytes(hash)) || !self.remove(&path, &mut report.blobs)? {
@@ -119,12 +137,28 @@ impl Collection<'_> {
                 self.remove(&path, removed)?;
             }
         }
+        for path in self.shared.list(&self.shared.root)? {
+            let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+            if TEMPORARY_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+                self.remove(&path, &mut report.temporary)?;
+            }
+        }
         if !self.dry_run {
             for path in self.shared.list(&self.shared.root.join("locks"))? {
                 lock::remove_if_free(&path).map_err(|error| StoreError::io("remove", &path, error))?;
             }
         }
         Ok(report)
+    }
+
+    /// Makes the removal of the manifests durable before that of their blobs, so that a power cut brings none back alone.
+    fn sync(&self) -> Result<(), StoreError> {
+        let root = &self.shared.root;
+        match File::open(root).and_then(|folder| self.shared.disk.sync(&folder, Step::Sync)) {
+            // What others could not write for want of space does not keep gc from making some.
+            Err(error) if is_full(&error) => Ok(()),
+            result => result.map_err(|error| StoreError::io("sync", root, error)),
+        }
     }
 
     /// The blobs that the remaining manifests need. The folder is read again, because a run may have published.
@@ -159,7 +193,14 @@ impl Collection<'_> {
             }
             let away = self.shared.temporary_path();
             self.shared.disk.announce(Step::Collect)?;
-            fs::rename(path, &away)?;
+            match fs::rename(path, &away) {
+                // No space for a name. A run that finds the file at this very instant computes it again.
+                Err(error) if is_full(&error) => {
+                    fs::remove_file(path)?;
+                    return Ok(Some(bytes));
+                }
+                renamed => renamed?,
+            }
             if old(&away)?.is_none() {
                 fs::rename(&away, path)?;
                 return Ok(None);

@@ -21,7 +21,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::disk;
+use super::disk::{self, uninterrupted};
 use crate::digest::Key;
 
 /// The right to compute and publish one key; released on drop and by the kernel when the process ends.
@@ -146,6 +146,8 @@ pub(super) struct Leases {
     pub(super) live_n: usize,
     /// When the oldest of them was taken, by the clock of the file system.
     pub(super) oldest: Option<SystemTime>,
+    /// When the youngest of them was taken.
+    pub(super) youngest: Option<SystemTime>,
 }
 
 /// Counts the leases of others and removes those whose owner is gone. The caller holds the gate.
@@ -161,6 +163,7 @@ pub(super) fn leases(folder: &Path, own: &str) -> io::Result<Leases> {
                 leases.live_n += 1;
                 let taken = file.metadata()?.modified()?;
                 leases.oldest = Some(leases.oldest.map_or(taken, |oldest| oldest.min(taken)));
+                leases.youngest = leases.youngest.max(Some(taken));
             }
             None => continue,
         }
@@ -194,15 +197,6 @@ fn try_exclusive(file: &File) -> io::Result<bool> {
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) => Err(error),
     })
-}
-
-fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! tmp/              files being written
 //! quarantine/       what was found damaged, for a person to look at
 //! stat_cache        digests of raw input files (see `StatCache`)
+//! published.json    what was published from which blob (see `publish`)
 //! ```
 //!
 //! # Publication, and what a power cut leaves
@@ -55,7 +56,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,7 +76,7 @@ use self::disk::{Disk, Step};
 use self::lock::Lease;
 use self::remote::ReadThrough;
 use crate::digest::{Digest, Key};
-use crate::whole_file;
+use crate::whole_file::{self, Content};
 
 /// The format of the folder. Another number is refused: this version neither reads nor changes such a folder.
 const STORE_FORMAT: u32 = 1;
@@ -84,6 +85,13 @@ const FORMAT_WORD: &str = "ecgpipe-store";
 const FOLDERS: [&str; 6] = ["blobs", "manifests", "locks", "leases", "tmp", "quarantine"];
 const GATE_FILE: &str = "gate";
 const STAT_CACHE_FILE: &str = "stat_cache";
+const PUBLISHED_FILE: &str = "published.json";
+
+/// How the names of files begin that become `published.json`, or a published file, by renaming.
+pub const PUBLISHED_TEMPORARY_PREFIX: &str = ".ecgpipe-";
+
+/// How the names of files in the folder itself begin that a killed process may have left there.
+const TEMPORARY_PREFIXES: [&str; 3] = ["format.", stat_cache::TEMPORARY_PREFIX, PUBLISHED_TEMPORARY_PREFIX];
 
 /// A hit renews the time of its manifest when that is older than this, so that gc knows what is in use. Renewing it
 /// on every hit would cost a write for each job of a run that does nothing.
@@ -115,11 +123,11 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The disk, or the quota, is full.
-    #[error("write {path}: no space left for {needed} bytes")]
+    #[error("write {path}: no space left{}", for_bytes(*needed))]
     NoSpace {
         /// The file that was being written; nothing of it is left.
         path: PathBuf,
-        /// Its size in bytes.
+        /// Its size in bytes; 0 if only its name or its metadata lack the space.
         needed: u64,
     },
     /// A publication names two outputs alike.
@@ -136,6 +144,9 @@ pub enum StoreError {
         /// The first cause.
         source: Box<StoreError>,
     },
+    /// It is not known what gc must keep, so it has removed nothing.
+    #[error("learn which results are still needed: {0}")]
+    Roots(Box<dyn std::error::Error + Send + Sync>),
     /// Anything else that the operating system refuses.
     #[error("{action} {path}: {source}")]
     Io {
@@ -157,24 +168,27 @@ impl StoreError {
             Self::NotAStore { .. } => Some("choose an empty folder, or one that does not exist yet"),
             Self::ReadOnly { .. } => Some("results are served from it but not kept; choose a folder you can write"),
             Self::NoSpace { .. } => Some("free some space or collect garbage; finished jobs are not computed again"),
-            Self::DuplicateOutput { .. } => None,
+            Self::DuplicateOutput { .. } | Self::Roots(_) => None,
             Self::Commit { source, .. } => source.help(),
             Self::Io { .. } => None,
         }
     }
 
     fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { action, path: path.to_owned(), source }
+        let path = path.to_owned();
+        if disk::is_full(&source) { Self::NoSpace { path, needed: 0 } } else { Self::Io { action, path, source } }
     }
 
     fn writing(path: &Path, needed_n: usize, source: io::Error) -> Self {
-        match source.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                Self::NoSpace { path: path.to_owned(), needed: needed_n as u64 }
-            }
-            _ => Self::io("write", path, source),
+        match Self::io("write", path, source) {
+            Self::NoSpace { path, .. } => Self::NoSpace { path, needed: needed_n as u64 },
+            error => error,
         }
     }
+}
+
+fn for_bytes(needed: u64) -> String {
+    if needed == 0 { String::new() } else { format!(" for {needed} bytes") }
 }
 
 /// What the store knows of a key.
@@ -202,6 +216,13 @@ impl Lookup {
 pub enum Miss {
     /// No such job is known.
     Absent,
+    /// The operating system cannot read the manifest, or look at an output. The publication that follows replaces it.
+    Unreadable {
+        /// Its file.
+        path: PathBuf,
+        /// What it says.
+        reason: String,
+    },
     /// There is a manifest but it cannot be used.
     Manifest {
         /// Its file.
@@ -231,7 +252,7 @@ impl Miss {
         match self {
             Self::Absent => false,
             Self::Manifest { damage, .. } => !matches!(damage, Damage::Format { .. }),
-            Self::Output { .. } => true,
+            Self::Unreadable { .. } | Self::Output { .. } => true,
         }
     }
 }
@@ -240,6 +261,7 @@ impl fmt::Display for Miss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Absent => f.write_str("nothing is stored under this key"),
+            Self::Unreadable { path, reason } => write!(f, "{} cannot be read: {reason}", path.display()),
             Self::Manifest { path, damage, quarantined } => {
                 write!(f, "the manifest {} cannot be used: {damage}", path.display())?;
                 quarantined.as_ref().map_or(Ok(()), |moved| write!(f, "; moved to {}", moved.display()))
@@ -284,7 +306,18 @@ impl Store {
     /// store. A reader is invisible to gc, so what it has found may be gone when it is read: a miss.
     pub fn open_read_only(root: &Path) -> Result<Self, StoreError> {
         has_format(root)?;
-        Ok(Self::new(root, None, Disk::default()))
+        Ok(Self::with_access(root, Access::Reader, Disk::default()))
+    }
+
+    /// Opens the store in the folder `root` for [`Store::gc`], which needs no space: on a full disk it does without the lease,
+    /// which protects a run from gc and not gc.
+    pub fn open_to_collect(root: &Path) -> Result<Self, StoreError> {
+        match Self::open(root) {
+            Err(StoreError::NoSpace { .. }) if has_format(root)? => {
+                Ok(Self::with_access(root, Access::Collector, Disk::default()))
+            }
+            result => result,
+        }
     }
 
     fn open_on(root: &Path, disk: Disk) -> Result<Self, StoreError> {
@@ -295,17 +328,17 @@ impl Store {
             _ => false,
         };
         match make_layout(root) {
-            Ok(lease) => Ok(Self::new(root, Some(lease), disk)),
-            Err(error) if denied(&error) && has_format(root)? => Ok(Self::new(root, None, disk)),
+            Ok(lease) => Ok(Self::with_access(root, Access::Writer(lease), disk)),
+            Err(error) if denied(&error) && has_format(root)? => Ok(Self::with_access(root, Access::Reader, disk)),
             Err(error) if denied(&error) => Err(StoreError::ReadOnly { path: root.to_owned() }),
             Err(error) => Err(error),
         }
     }
 
-    fn new(root: &Path, lease: Option<Lease>, disk: Disk) -> Self {
+    fn with_access(root: &Path, access: Access, disk: Disk) -> Self {
         let shared = Shared {
             root: root.to_owned(),
-            lease,
+            access,
             disk,
             names_n: AtomicU64::new(0),
             pending: Mutex::default(),
@@ -323,7 +356,7 @@ impl Store {
     /// Tells whether results can be published.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
-        self.shared.lease.is_none()
+        self.shared.lease().is_none()
     }
 
     /// Where the stat cache of this store belongs.
@@ -332,9 +365,31 @@ impl Store {
         self.shared.root.join(STAT_CACHE_FILE)
     }
 
+    /// Where temporary files may be written that become others by renaming, if they may; gc removes what a kill leaves.
+    #[must_use]
+    pub fn temporary_folder(&self) -> Option<PathBuf> {
+        self.shared.lease().map(|_| self.shared.root.join("tmp"))
+    }
+
+    /// Where [`crate::publish`] remembers what it has written.
+    #[must_use]
+    pub fn published_path(&self) -> PathBuf {
+        self.shared.root.join(PUBLISHED_FILE)
+    }
+
     /// Looks a key up: reads its manifest and checks that every output is there with the right size. Cheap, so that a
     /// run which has nothing to do costs one call a job. The bytes are verified by [`Store::read`].
     pub fn lookup(&self, key: &Key) -> Result<Lookup, StoreError> {
+        match self.find(key) {
+            // A bad sector must not stand in the way of every run to come.
+            Err(StoreError::Io { path, source, .. }) => {
+                Ok(Lookup::Miss(Miss::Unreadable { path, reason: source.to_string() }))
+            }
+            result => result,
+        }
+    }
+
+    fn find(&self, key: &Key) -> Result<Lookup, StoreError> {
         if let Some(manifest) = guard(&self.shared.pending).get(key) {
             return Ok(Lookup::Hit(manifest.clone()));
         }
@@ -419,31 +474,31 @@ impl Store {
     /// [`Store::flush`] waits for that. A publication that fails, here or there, leaves a miss.
     pub fn publish(&self, lock: KeyLock, new: NewManifest, outputs: Vec<NewOutput>) -> Result<Manifest, StoreError> {
         let shared = self.shared.writable()?;
-        let mut fresh = Vec::new();
+        let mut blobs = Vec::new();
         let mut stored = BTreeMap::new();
         for NewOutput { name, kind, rows, bytes } in outputs {
             if stored.contains_key(&name) {
                 return Err(StoreError::DuplicateOutput { name });
             }
             let digest = Digest::of(&bytes);
-            fresh.extend(shared.store_blob(&digest, &bytes)?);
+            blobs.push(shared.store_blob(&digest, &bytes)?);
             stored.insert(name, OutputRef { kind, digest, size: bytes.len() as u64, rows });
         }
         let NewManifest { stage, code, fields, cpu_ms, wall_ms, version, warnings } = new;
         let (format, key, outputs) = (MANIFEST_FORMAT, *lock.key(), stored);
         let manifest = Manifest { format, key, stage, code, version, fields, outputs, cpu_ms, wall_ms, warnings };
         let text = manifests::encode(&manifest);
-        shared
-            .disk
-            .write_over(lock.file(), &text, Step::ManifestCreate, Step::ManifestWrite)
-            .map_err(|error| StoreError::writing(lock.path(), text.len(), error))?;
-        guard(&shared.pending).insert(key, manifest.clone());
         let mut committer = guard(&self.committer);
         let committer = match &mut *committer {
             Some(committer) => committer,
             none => none.insert(Committer::start(&self.shared)?),
         };
-        committer.submit(lock, fresh);
+        shared
+            .disk
+            .write_over(lock.file(), &text, Step::ManifestCreate, Step::ManifestWrite)
+            .map_err(|error| StoreError::writing(lock.path(), text.len(), error))?;
+        guard(&shared.pending).insert(key, manifest.clone());
+        committer.submit(lock, blobs);
         Ok(manifest)
     }
 
@@ -486,11 +541,20 @@ impl Drop for Store {
     }
 }
 
+/// What an open store may do.
+enum Access {
+    /// Nothing that changes a byte.
+    Reader,
+    /// Everything.
+    Writer(Lease),
+    /// Only gc: the disk had no space for a lease.
+    Collector,
+}
+
 /// What the threads of one open store share.
 struct Shared {
     root: PathBuf,
-    /// Absent when the store is read-only.
-    lease: Option<Lease>,
+    access: Access,
     disk: Disk,
     /// Counts the names given out by `temporary_path`.
     names_n: AtomicU64,
@@ -509,8 +573,20 @@ struct Walked {
 }
 
 impl Shared {
+    /// Absent unless everything is allowed.
+    fn lease(&self) -> Option<&Lease> {
+        match &self.access {
+            Access::Writer(lease) => Some(lease),
+            Access::Reader | Access::Collector => None,
+        }
+    }
+
     fn writable(&self) -> Result<&Self, StoreError> {
-        if self.lease.is_some() { Ok(self) } else { Err(StoreError::ReadOnly { path: self.root.clone() }) }
+        if self.lease().is_some() { Ok(self) } else { Err(StoreError::ReadOnly { path: self.root.clone() }) }
+    }
+
+    fn collectable(&self) -> Result<&Self, StoreError> {
+        if matches!(self.access, Access::Collector) { Ok(self) } else { self.writable() }
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -531,7 +607,7 @@ impl Shared {
 
     /// A name in `tmp/` that no other process and no other thread uses: the name of the lease is unique.
     fn temporary_path(&self) -> PathBuf {
-        let lease = self.lease.as_ref().map_or("reader", |lease| &lease.name);
+        let lease = self.lease().map_or("gc", |lease| &lease.name);
         loop {
             let n = self.names_n.fetch_add(1, Ordering::Relaxed);
             let path = self.root.join(format!("tmp/{lease}.{n}"));
@@ -544,7 +620,7 @@ impl Shared {
 
     /// Moves a damaged file away. Nothing moves if the store is read-only or if the name leads to another file by now.
     fn quarantine(&self, path: &Path, file: &File) -> Option<PathBuf> {
-        self.lease.as_ref()?;
+        self.lease()?;
         let temporary = self.temporary_path();
         let folder = path.ancestors().nth(2)?.file_name()?.to_str()?;
         let name = format!("{folder}-{}-{}", path.file_name()?.to_str()?, temporary.file_name()?.to_str()?);
@@ -561,7 +637,7 @@ impl Shared {
     /// gc renames a file away and then looks at its time again. So either it sees the new time and puts the file
     /// back, or the name is gone here.
     fn renew(&self, path: &Path, file: &File) -> Result<bool, StoreError> {
-        if self.lease.is_none() {
+        if self.lease().is_none() {
             return Ok(true);
         }
         let io = |error| StoreError::io("read", path, error);
@@ -582,9 +658,15 @@ impl Shared {
     fn walk(&self, folder: &str, suffix: &str) -> Result<Walked, StoreError> {
         let mut walked = Walked { ours: Vec::new(), strangers: Vec::new() };
         for shard in self.list(&self.root.join(folder))? {
-            if !shard.is_dir() {
-                walked.strangers.push(shard);
-                continue;
+            // A folder that cannot be looked at is not one without files: gc would take what its manifests need.
+            match fs::metadata(&shard) {
+                Ok(metadata) if metadata.is_dir() => {}
+                Ok(_) => {
+                    walked.strangers.push(shard);
+                    continue;
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(StoreError::io("list", &shard, error)),
             }
             for path in self.list(&shard)? {
                 let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(suffix));
@@ -662,8 +744,10 @@ fn has_format(root: &Path) -> Result<bool, StoreError> {
     for entry in entries {
         let name = entry.map_err(|error| StoreError::io("open the store", root, error))?.file_name();
         let name = name.to_string_lossy();
-        let known = FOLDERS.contains(&&*name) || [GATE_FILE, STAT_CACHE_FILE].contains(&&*name);
-        if !known && !name.starts_with(FORMAT_FILE) {
+        let known = FOLDERS.contains(&&*name)
+            || [FORMAT_FILE, GATE_FILE, STAT_CACHE_FILE, PUBLISHED_FILE].contains(&&*name)
+            || TEMPORARY_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        if !known {
             return Err(StoreError::NotAStore { path: root.to_owned(), found: name.into_owned() });
         }
     }
@@ -676,14 +760,8 @@ fn make_layout(root: &Path) -> Result<Lease, StoreError> {
         fs::create_dir_all(root).map_err(|error| StoreError::io("create", root, error))?;
         let path = root.join(FORMAT_FILE);
         let text = format!("{FORMAT_WORD} {STORE_FORMAT}\n");
-        let write = || -> io::Result<()> {
-            let mut temporary = whole_file::temporary(root, &format!("{FORMAT_FILE}."))?;
-            temporary.write_all(text.as_bytes())?;
-            temporary.as_file().sync_all()?;
-            temporary.persist(&path)?;
-            Ok(())
-        };
-        write().map_err(|error| StoreError::writing(&path, text.len(), error))?;
+        whole_file::replace(&path, &format!("{FORMAT_FILE}."), text.as_bytes(), Content::Synced)
+            .map_err(|error| StoreError::writing(&path, text.len(), error))?;
     }
     for folder in FOLDERS {
         let path = root.join(folder);

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use thiserror::Error;
 
 use super::guard;
 use crate::digest::Digest;
-use crate::whole_file;
+use crate::whole_file::{self, Content};
 
 /// Two seconds: the coarsest clock of a file system in use (FAT) ticks so slowly. Linux kernels tick every 1 to 10 ms.
 const RACY_MARGIN_NS: i64 = 2_000_000_000;
@@ -34,6 +34,9 @@ const ATTEMPTS_N: u32 = 3;
 
 const FORMAT: &[u8] = b"ecgpipe stat cache 1\n";
 const CHECK_N: usize = 32;
+
+/// How the name of the file begins while it is being written.
+pub(super) const TEMPORARY_PREFIX: &str = ".stat_cache-";
 
 /// A file as it was when its digest was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,13 +149,8 @@ impl StatCache {
             *used == Used::Yes || fs::symlink_metadata(Path::new(OsStr::from_bytes(path))).is_ok()
         });
         let bytes = encode(&entries.by_path);
-        let folder = self.file.parent().unwrap_or(Path::new("."));
-        let write = whole_file::temporary(folder, ".stat_cache-").and_then(|mut temporary| {
-            temporary.write_all(&bytes)?;
-            temporary.persist(&self.file)?;
-            Ok(())
-        });
-        write.map_err(|source| StatCacheError::Io { action: "write", path: self.file.clone(), source })?;
+        whole_file::replace(&self.file, TEMPORARY_PREFIX, &bytes, Content::Unsynced)
+            .map_err(|source| StatCacheError::Io { action: "write", path: self.file.clone(), source })?;
         entries.changed = false;
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::disk::is_broken;
 use super::manifests::{self, Manifest, OutputName};
 use super::{Shared, Store, StoreError, read_whole};
 use crate::digest::{Digest, Key, KeyEncoder};
@@ -66,7 +67,16 @@ pub enum ProblemKind {
     Unreadable {
         /// What it says.
         reason: String,
+        /// The disk has lost the bytes, so a repair moves the file away.
+        lost: bool,
     },
+}
+
+impl ProblemKind {
+    fn unreadable(error: &StoreError) -> Self {
+        let lost = matches!(error, StoreError::Io { source, .. } if is_broken(source));
+        Self::Unreadable { reason: error.to_string(), lost }
+    }
 }
 
 impl fmt::Display for ProblemKind {
@@ -79,7 +89,7 @@ impl fmt::Display for ProblemKind {
                 write!(f, "output `{name}` needs the blob {}, which is missing or damaged", digest.short())
             }
             Self::Stranger => f.write_str("this file does not belong to the store"),
-            Self::Unreadable { reason } => write!(f, "cannot be read: {reason}"),
+            Self::Unreadable { reason, .. } => write!(f, "cannot be read: {reason}"),
         }
     }
 }
@@ -136,7 +146,7 @@ impl Shared {
     fn verify(&self, repair: bool) -> Result<VerifyReport, StoreError> {
         let mut report = VerifyReport::default();
         let mut problem = |path: PathBuf, kind: ProblemKind| {
-            let movable = !matches!(kind, ProblemKind::Stranger | ProblemKind::Unreadable { .. });
+            let movable = !matches!(kind, ProblemKind::Stranger | ProblemKind::Unreadable { lost: false, .. });
             let file = if repair && movable { File::open(&path).ok() } else { None };
             let quarantined = file.and_then(|file| self.quarantine(&path, &file));
             report.problems.push(Problem { path, kind, quarantined });
@@ -158,7 +168,7 @@ impl Shared {
                 }
                 // gc, or a read that found it damaged, was faster.
                 Ok(None) => {}
-                Err(error) => problem(path, ProblemKind::Unreadable { reason: error.to_string() }),
+                Err(error) => problem(path, ProblemKind::unreadable(&error)),
             }
         }
         let mut needed = BTreeSet::new();
@@ -168,7 +178,7 @@ impl Shared {
                 Ok(Some((_, text))) => text,
                 Ok(None) => continue,
                 Err(error) => {
-                    problem(path, ProblemKind::Unreadable { reason: error.to_string() });
+                    problem(path, ProblemKind::unreadable(&error));
                     continue;
                 }
             };
@@ -176,12 +186,15 @@ impl Shared {
             match manifests::decode(&text, &Key::from_bytes(hash)) {
                 Err(damage @ manifests::Damage::Format { .. }) => {
                     // Another version's: reported, and left to it.
-                    problem(path, ProblemKind::Unreadable { reason: damage.to_string() });
+                    problem(path, ProblemKind::Unreadable { reason: damage.to_string(), lost: false });
                 }
                 Err(damage) => problem(path, ProblemKind::Manifest { reason: damage.to_string() }),
                 Ok(manifest) => {
                     needed.extend(manifest.outputs.values().map(|output| output.digest));
-                    if let Some(kind) = self.fault(&manifest, &sound) {
+                    // gc may have taken the manifest, then its blobs, since it was read.
+                    if let Some(kind) = self.fault(&manifest, &sound)
+                        && path.exists()
+                    {
                         problem(path, kind);
                     }
                 }

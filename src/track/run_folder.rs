@@ -188,6 +188,15 @@ pub enum RunFolderError {
     },
 }
 
+impl RunFolderError {
+    /// Tells whether the file is not there, rather than not readable.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        use std::io::ErrorKind::{NotADirectory, NotFound};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), NotFound | NotADirectory))
+    }
+}
+
 /// An open run folder; also a listener that appends to `events.jsonl`.
 pub struct RunFolder {
     folder: PathBuf,
@@ -369,6 +378,21 @@ pub fn last_values(points: &[MetricPoint]) -> BTreeMap<String, f64> {
 #[must_use]
 pub fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64)
+}
+
+/// The folders of all runs, sorted by name, readable or not; none if there is no such folder.
+///
+/// # Errors
+/// If it cannot be listed.
+pub fn folders(runs: &Path) -> Result<Vec<PathBuf>, RunFolderError> {
+    let entries = match fs::read_dir(runs) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(io("list", runs))?,
+    };
+    let paths: std::io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let mut paths = paths.map_err(io("list", runs))?;
+    paths.sort();
+    Ok(paths)
 }
 
 /// All runs under a folder, oldest first; folders without a readable `run.json` are left out.

@@ -136,7 +136,8 @@ impl Stage for ReadText {
 
     fn sources(params: &ReadTextParams, cx: &SourceContext<'_>) -> Result<Vec<SourceRecord>, StageError> {
         let entries = fs::read_dir(cx.data_folder.join("texts")).map_err(|error| StageError::from_error(&error))?;
-        let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        let paths: std::io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+        let mut paths = paths.map_err(|error| StageError::from_error(&error))?;
         paths.sort();
         if params.backwards {
             paths.reverse();

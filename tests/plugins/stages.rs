@@ -71,7 +71,7 @@ impl Stage for Make {
     type Outputs = Inputs;
 
     fn sources(_: &Nothing, _: &SourceContext<'_>) -> Result<Vec<SourceRecord>, StageError> {
-        Ok(vec![SourceRecord { record: record(), files: Vec::new() }])
+        Ok(vec![SourceRecord::new(record(), Vec::new())])
     }
 
     fn run(_: &Nothing, _: NoInputs, _: &Context<'_>) -> Result<Inputs, StageError> {
