@@ -28,7 +28,7 @@ use crate::{
     key::{InputIdentity, NodeIdentity, key_fields},
     plan::{Plan, PlanNode},
     schedule::{End, JobId, Schedule},
-    store::{Lookup, Manifest, OutputName, OutputRef, Outputs, StatCache, StatCacheError, Store, StoreError},
+    store::{Lookup, Manifest, Miss, OutputName, OutputRef, Outputs, StatCache, StatCacheError, Store, StoreError},
 };
 
 /// What to run and how.
@@ -454,6 +454,17 @@ impl Coordinator<'_> {
                         reason = Some(Why::Damaged { message });
                     }
                 },
+                Lookup::Miss(Miss::Output { found_size: None, .. })
+                    if !self.is_wanted(id)
+                        && let Lookup::Hit(manifest) = request.store.peek(&key)? =>
+                {
+                    // Its digests are known, and nobody may ask for the bytes; who does has it computed again.
+                    self.hit(id, manifest, Vec::new(), hot);
+                    for input in self.inputs(id) {
+                        hot.release(input.output.digest);
+                    }
+                    return Ok(None);
+                }
                 Lookup::Miss(miss) => {
                     if miss.is_warning() {
                         (request.events)(Event::Warning { job: Some(self.name(id)), text: miss.to_string() });
@@ -498,6 +509,17 @@ impl Coordinator<'_> {
         }
         let threads = if self.is_exclusive(id) { request.jobs } else { 1 };
         Ok(Some(Task { id, job, key, fields, threads, miss }))
+    }
+
+    /// Whether the bytes of a job's outputs are wanted for themselves, not only by jobs that may turn out to be hits: it is
+    /// the last of its branch, it is published, or its metrics are shown.
+    fn is_wanted(&self, id: JobId) -> bool {
+        let (plan, selected) = (self.request.plan, &self.request.selected);
+        let read_by = |node: &PlanNode| node.inputs.values().any(|edge| edge.node_idx == id.node_idx);
+        let has_reader = plan.nodes().iter().enumerate().any(|(idx, node)| selected.contains(&idx) && read_by(node));
+        !has_reader
+            || plan.publish().iter().any(|entry| entry.node_idx == id.node_idx)
+            || plan.nodes()[id.node_idx].outputs.iter().any(|port| port.kind.name == "metrics")
     }
 
     fn explain(&self, job: &Job, key: &Key, fields: &[KeyField]) -> Why {

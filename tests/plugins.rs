@@ -676,6 +676,8 @@ fn a_pipeline_is_told_where_a_plugins_parameter_is_wrong() {
           |
         2 |   d: {uses: conform, with: {mode: fats, width_ms: 0, smoth: true}}
           |                                                   ^
+          |
+          = help: the default is `200.0`
 
         error: stage `d`: `conform` has no parameter `smoth`
          --> p.yaml:2:54

@@ -121,6 +121,7 @@ fn errors_of_all_points_are_reported_at_once() {
               |                      ^^^
               |
               = note: at point 9 of 32 (score.offset=two tidy.widht_n=1 join.remark=größe peaks.x=1) and 7 more
+              = help: the default is `0`
 
             error: stage `score`: parameter `offset` wants a whole number of at least 0, but is the number `-4`
              --> command line:1:30
@@ -129,6 +130,7 @@ fn errors_of_all_points_are_reported_at_once() {
               |                              ^^
               |
               = note: at point 25 of 32 (score.offset=-4 tidy.widht_n=1 join.remark=größe peaks.x=1) and 7 more
+              = help: the default is `0`
 
             error: stage `tidy`: `tidy` has no parameter `widht_n`
              --> command line:2:12
@@ -145,6 +147,7 @@ fn errors_of_all_points_are_reported_at_once() {
               |                          ^
               |
               = note: at point 3 of 32 (score.offset=1 tidy.widht_n=1 join.remark=[x] peaks.x=1) and 15 more
+              = help: the default is `""`
 
             error: `--set peaks.x`: the pipeline has no stage `peaks`
              --> command line:4:7
@@ -178,6 +181,7 @@ fn an_error_of_the_file_is_said_once() {
           |                    ^
           |
           = note: at point 1 of 6 (score.offset=1 noise.remark=[1]) and 2 more
+          = help: the default is `""`
 
         error: stage `join`: there is no stage `jion` to use
          --> pipeline.yaml:8:16

@@ -268,9 +268,7 @@ impl Session<'_> {
     ) -> Result<Vec<(String, PathBuf)>, String> {
         for _ in 0..MOST_REPAIRS_N {
             match publish_all(plan, report, folder, self.store, tell) {
-                Err(
-                    error @ PublishError::Read { source: ReadError::Missing { .. } | ReadError::Damaged { .. }, .. },
-                ) => {
+                Err(error) if is_lost(&error) => {
                     tell(Event::Warning { job: None, text: format!("{error}; it is computed again") });
                 }
                 other => return other.map_err(|error| error.to_string()),
@@ -299,6 +297,15 @@ impl Session<'_> {
             }
         }
         publish_all(plan, report, folder, self.store, tell).map_err(|error| error.to_string())
+    }
+}
+
+/// Whether an artifact is no longer in the store, so that computing it anew helps. What cannot be read the store moves aside.
+fn is_lost(error: &PublishError) -> bool {
+    match error {
+        PublishError::Read { source: ReadError::Missing { .. } | ReadError::Damaged { .. }, .. } => true,
+        PublishError::Read { source: ReadError::Io { path, .. }, .. } => !path.exists(),
+        _ => false,
     }
 }
 

@@ -299,7 +299,8 @@ impl Form {
             _ => {
                 let span = if entry.value.is_null() { &entry.key.span } else { &entry.value.span };
                 let problem = Diagnostic::at(span, format!("{what} wants {wants}, but is {}", entry.value.describe()));
-                let help = if wants == OUTPUT { "for example `ingest.signals`" } else { "for example `mitbih`" };
+                let help =
+                    if wants == OUTPUT { "for example `ingest.signals`" } else { "write a word, or a text in quotes" };
                 self.diagnostics.push(problem.help(help.to_owned()));
                 None
             }

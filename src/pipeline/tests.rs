@@ -129,7 +129,7 @@ publish:
             4 | tracking: {experimnt: a, uri: [b]}
               |                               ^
               |
-              = help: for example `mitbih`
+              = help: write a word, or a text in quotes
 
             error: `a.b` cannot be the name of a stage
              --> p.yaml:6:3

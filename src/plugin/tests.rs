@@ -139,6 +139,8 @@ environment: [A=1]
               |
             3 | summary:
               | ^^^^^^^
+              |
+              = help: write a word, or a text in quotes
 
             error: `inputs.signals`: there is no kind `signal`
              --> stages/denoise/stage.yaml:4:26
