@@ -216,7 +216,7 @@ fn every_error_of_a_pipeline_file_is_shown_with_its_place() {
 fn a_warning_is_shown_with_its_place_and_fails_no_check() {
     let file = repository().join("tests/fixtures/warned/doubtful.yaml");
     let project = Project::new();
-    project.write("doubtful.yaml", &fs::read_to_string(&file).unwrap());
+    project.write("doubtful.yaml", fs::read_to_string(&file).unwrap());
     let checked = project.call(&["check", "doubtful.yaml"]).exits(0).prints(&["ok, 16 nodes", "7 warnings"]);
     expect_file![file.with_extension("stderr")].assert_eq(&checked.stderr);
     let json = project.call(&["check", "--json", "doubtful.yaml"]).exits(0).json();
@@ -255,7 +255,7 @@ fn what_the_headers_say_is_checked_before_the_first_stage_runs() {
     let header =
         |name: &str, hz: u32, unit: &str| format!("{name} 1 {hz} 4\n{name}.dat 16 200/{unit} 12 0 0 0 0 MLII\n");
     for (name, hz, unit) in [("fast", 360, "mV"), ("slow", 25, "mV"), ("odd", 360, "mmHg")] {
-        project.write(&format!("data/raw/clinic/{name}.hea"), &header(name, hz, unit));
+        project.write(&format!("data/raw/clinic/{name}.hea"), header(name, hz, unit));
         project.write(&format!("data/raw/clinic/{name}.dat"), "12345678");
         project.write(&format!("data/raw/clinic/{name}.atr"), "\0\0");
     }
@@ -269,7 +269,7 @@ fn what_the_headers_say_is_checked_before_the_first_stage_runs() {
     ];
     project.run(&["read.yaml"]).exits(2).says(&problems);
     let split = "\n  split: {uses: split, in: {beats: peaks.beats}, with: {strategy: ds1_ds2}}\n";
-    project.write("split.yaml", &format!("{}{split}", READ.trim_end()));
+    project.write("split.yaml", format!("{}{split}", READ.trim_end()));
     project.run(&["split.yaml", "--set", "ingest.records=[fast]"]).exits(2).says(&[
         "stage `split`: the split names records that are not in the input: 101, 106, 108, 109, 112 and 39 more",
         "help: give these records to the source stage",
@@ -1150,7 +1150,7 @@ fn project_with_plugins() -> Project {
         project.write(path, text);
     }
     let pipeline = READ.replace("windows:", "same: {uses: hand_on, in: {signals: ingest.signals}}\n  windows:");
-    project.write("plugin.yaml", &pipeline.replace("window, in: {signals: ingest", "window, in: {signals: same"));
+    project.write("plugin.yaml", pipeline.replace("window, in: {signals: ingest", "window, in: {signals: same"));
     project
 }
 

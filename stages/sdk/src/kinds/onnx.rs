@@ -50,8 +50,8 @@ impl Onnx {
         while !rest.is_empty() {
             let before = rest;
             let (number, value) = field(&mut rest).ok_or_else(|| malformed(bytes, before))?;
-            let is_provenance = number == METADATA_PROPS
-                && value.map(|value| entry(value)).transpose()?.is_some_and(|(key, _)| key == PROVENANCE_KEY);
+            let is_provenance =
+                number == METADATA_PROPS && value.map(entry).transpose()?.is_some_and(|(key, _)| key == PROVENANCE_KEY);
             if !is_provenance {
                 kept.extend_from_slice(&before[..before.len() - rest.len()]);
             }
