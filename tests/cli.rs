@@ -2,16 +2,19 @@
 //! is left behind. One test, one behaviour; what a single module does is tested in the module.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod ended;
+
 use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Write},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
     sync::Mutex,
 };
 
+use ended::Ended;
 use expect_test::expect_file;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -59,49 +62,7 @@ publish:
   data/test_samples/: export.samples
 ";
 
-/// How a command ended.
-#[derive(Debug)]
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
 impl Ended {
-    fn new(output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
-    }
-
-    #[track_caller]
-    fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
-        self
-    }
-
-    /// Asserts that stderr has all of these texts.
-    #[track_caller]
-    fn says(self, texts: &[&str]) -> Self {
-        for text in texts {
-            assert!(self.stderr.contains(text), "{text:?} is not said in: {}", self.stderr);
-        }
-        self
-    }
-
-    /// Asserts that stdout has all of these texts.
-    #[track_caller]
-    fn prints(self, texts: &[&str]) -> Self {
-        for text in texts {
-            assert!(self.stdout.contains(text), "{text:?} is not printed in: {}", self.stdout);
-        }
-        self
-    }
-
-    #[track_caller]
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
-    }
-
     /// The sums of a run with `--json`: hits, computed, failed, skipped.
     #[track_caller]
     fn counts(&self) -> [u64; 4] {

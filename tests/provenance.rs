@@ -6,6 +6,8 @@
 #[path = "engine/stages.rs"]
 mod stages;
 
+mod ended;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -20,6 +22,7 @@ use ecgpipe::{
     commands::{Failure, Wiring, dispatch},
     digest::Digest,
 };
+use ended::Ended;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -59,42 +62,6 @@ fn program() {
     // Without libtest's last words.
     let number = (0..=u8::MAX).find(|number| ExitCode::from(*number) == code).unwrap();
     std::process::exit(number.into())
-}
-
-#[derive(Debug)]
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ended {
-    #[track_caller]
-    fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
-        self
-    }
-
-    #[track_caller]
-    fn prints(self, texts: &[&str]) -> Self {
-        for text in texts {
-            assert!(self.stdout.contains(text), "{text:?} is not printed in: {}", self.stdout);
-        }
-        self
-    }
-
-    #[track_caller]
-    fn says(self, texts: &[&str]) -> Self {
-        for text in texts {
-            assert!(self.stderr.contains(text), "{text:?} is not said in: {}", self.stderr);
-        }
-        self
-    }
-
-    #[track_caller]
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
-    }
 }
 
 struct Project {
@@ -142,11 +109,10 @@ impl Project {
         }
         command.args(["program", "--exact", "--nocapture", "--quiet"]).current_dir(self.folder.path());
         let output = command.env(ARGUMENTS, args.join("\n")).env(CODES, self.codes).output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let stdout = text(output.stdout);
+        let ended = Ended::new(output);
         // libtest's first words.
-        let stdout = stdout.trim_start().strip_prefix("running 1 test\n").unwrap_or(&stdout).to_owned();
-        Ended { code: output.status.code(), stdout, stderr: text(output.stderr) }
+        let stdout = ended.stdout.trim_start().strip_prefix("running 1 test\n").unwrap_or(&ended.stdout).to_owned();
+        Ended { stdout, ..ended }
     }
 
     fn latest(&self) -> PathBuf {
