@@ -442,10 +442,7 @@ impl Coordinator<'_> {
             match request.store.lookup(&key)? {
                 Lookup::Hit(manifest) => match self.stored_metrics(id, &manifest) {
                     Ok(points) => {
-                        self.hit(id, manifest, points, hot);
-                        for input in self.inputs(id) {
-                            hot.release(input.output.digest);
-                        }
+                        self.found(id, manifest, points, hot);
                         return Ok(None);
                     }
                     Err(message) => {
@@ -459,10 +456,7 @@ impl Coordinator<'_> {
                         && let Lookup::Hit(manifest) = request.store.peek(&key)? =>
                 {
                     // Its digests are known, and nobody may ask for the bytes; who does has it computed again.
-                    self.hit(id, manifest, Vec::new(), hot);
-                    for input in self.inputs(id) {
-                        hot.release(input.output.digest);
-                    }
+                    self.found(id, manifest, Vec::new(), hot);
                     return Ok(None);
                 }
                 Lookup::Miss(miss) => {
@@ -509,6 +503,14 @@ impl Coordinator<'_> {
         }
         let threads = if self.is_exclusive(id) { request.jobs } else { 1 };
         Ok(Some(Task { id, job, key, fields, threads, miss }))
+    }
+
+    /// A hit that no worker has seen: nobody else says that its inputs will not be read.
+    fn found(&mut self, id: JobId, manifest: Manifest, metrics: Vec<MetricPoint>, hot: &HotArtifacts) {
+        self.hit(id, manifest, metrics, hot);
+        for input in self.inputs(id) {
+            hot.release(input.output.digest);
+        }
     }
 
     /// Whether the bytes of a job's outputs are wanted for themselves, not only by jobs that may turn out to be hits: it is
