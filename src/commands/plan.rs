@@ -41,18 +41,28 @@ pub(super) fn plan(args: &PlanArgs, wiring: &Wiring) -> Result<Exit, Failure> {
 
 /// What a run would do, node by node, for people.
 pub(super) fn outlook(plan: &Plan, report: &RunReport) -> String {
-    let mut rows = vec![["node", "stage", "jobs", "cached", "to compute", "why"].map(str::to_owned).to_vec()];
+    let mut rows = vec![node_head()];
     for node in summarise(plan, report) {
-        let why: Vec<String> = node
-            .why
-            .iter()
-            .take(3)
-            .map(|(why, job_n)| if *job_n == node.to_compute { why.clone() } else { format!("{job_n}x {why}") })
-            .collect();
-        let [jobs, cached, to_compute] = [node.jobs, node.cached, node.to_compute].map(|job_n| job_n.to_string());
-        rows.push(vec![node.node, node.uses, jobs, cached, to_compute, why.join("; ")]);
+        rows.push(node_row(&node.node, &node.uses, [node.jobs, node.cached, node.to_compute], &node.why));
     }
     table(&rows)
+}
+
+/// The head of a table of nodes, for [`node_row`].
+pub(super) fn node_head() -> Vec<String> {
+    ["node", "stage", "jobs", "cached", "to compute", "why"].map(str::to_owned).to_vec()
+}
+
+/// A node's line: how many jobs it has, how many of them are cached and how many are to be computed, and the first reasons.
+pub(super) fn node_row(name: &str, uses: &str, counts: [usize; 3], why: &BTreeMap<String, usize>) -> Vec<String> {
+    let [.., to_compute_n] = counts;
+    let why: Vec<String> = why
+        .iter()
+        .take(3)
+        .map(|(why, job_n)| if *job_n == to_compute_n { why.clone() } else { format!("{job_n}x {why}") })
+        .collect();
+    let [jobs, cached, to_compute] = counts.map(|job_n| job_n.to_string());
+    vec![name.to_owned(), uses.to_owned(), jobs, cached, to_compute, why.join("; ")]
 }
 
 /// What a run would do: every job's key and reason, as far as they are known before anything is computed.

@@ -17,7 +17,9 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    Exit, Failure, Wiring, fitting_table, open_work_store, print, print_json,
+    Exit, Failure, Wiring, fitting_table, open_work_store,
+    plan::{node_head, node_row},
+    print, print_json,
     run::{
         HEADLINE, OneRun, RunEnd, Session, cancel_on_signal, engine_failure, exit, hear, named, timestamp, unique_id,
     },
@@ -299,23 +301,10 @@ fn dry_run(args: &Args, session: &Session<'_>, sweep: &Sweep, selections: Vec<Se
         rows.push(vec![(idx + 1).to_string(), job_n.to_string(), own_n.to_string(), varied]);
     }
     let mut text = table(&rows) + "\n";
-    let mut rows = vec![["node", "stage", "jobs", "cached", "to compute", "why"].map(str::to_owned).to_vec()];
+    let mut rows = vec![node_head()];
     for (name, node) in tally.nodes() {
         let uses: Vec<&str> = node.uses.iter().map(String::as_str).collect();
-        let why: Vec<String> = node
-            .why
-            .iter()
-            .take(3)
-            .map(|(why, job_n)| if *job_n == node.to_compute { why.clone() } else { format!("{job_n}x {why}") })
-            .collect();
-        rows.push(vec![
-            name.to_owned(),
-            uses.join(", "),
-            node.jobs.to_string(),
-            node.cached.to_string(),
-            node.to_compute.to_string(),
-            why.join("; "),
-        ]);
+        rows.push(node_row(name, &uses.join(", "), [node.jobs, node.cached, node.to_compute], &node.why));
     }
     text.push_str(&fitting_table(&rows));
     let all_n: usize = points.iter().map(|(_, job_n, _)| job_n).sum();
