@@ -37,12 +37,14 @@ pub enum LoadError {
 }
 
 impl HotArtifacts {
-    /// Holds a fresh artifact, if there is room, on behalf of whoever made it: it stays until [`HotArtifacts::release`], which
+    /// Holds a fresh artifact, if there is room and it was ever in memory, on behalf of whoever made it: it stays until [`HotArtifacts::release`], which
     /// its maker calls once it is known who will read it. Without that, the last reader of equal bytes that another job
     /// gave could take it away in between.
-    pub fn keep_fresh(&self, output: &OutputRef, artifact: Artifact) {
+    pub fn keep_fresh(&self, output: &OutputRef, artifact: Option<Artifact>) {
         self.expect_readers(output.digest, 1);
-        self.keep(output, artifact);
+        if let Some(artifact) = artifact {
+            self.keep(output, artifact);
+        }
     }
 
     /// Holds an artifact if there is room.
@@ -80,7 +82,7 @@ impl HotArtifacts {
         if let Some(held) = self.artifacts.get(&output.digest) {
             return Ok(held.0.clone());
         }
-        let artifact = kind.decode(&store.read(output)?)?;
+        let artifact = kind.open(&store.open_output(output)?)?;
         if self.readers.get(&output.digest).is_some_and(|readers| *readers > 1) {
             self.keep(output, artifact.clone());
         }

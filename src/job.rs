@@ -13,9 +13,8 @@ use std::{
     time::Instant,
 };
 
-use bytes::Bytes;
 use ecgpipe_sdk::{
-    Artifact, BoundParams, Context, ErasedStage, MetricPoint, PortValue, PortValues, RecordId, SourceFile, StageError,
+    Artifact, BoundParams, Content, Context, ErasedStage, MetricPoint, PortValue, PortValues, RecordId, SourceFile, StageError,
     StageEvent,
 };
 
@@ -134,12 +133,14 @@ fn try_execute(
     let record = job.name.record.as_ref();
     let seed = job.seed.map(|seed| stage_seed(seed, &job.stage, record.map(RecordId::as_str)));
     let log = worker.surroundings.logs.as_ref().map(|logs| logs.join(format!("{}.log", job.name)));
+    let spool_folder = worker.store.temporary_folder();
     let cx = Context::new(worker.cancel, &tell)
         .with_record(record)
         .with_seed(seed)
         .with_files(&files)
         .with_threads(worker.threads)
         .with_surroundings(&worker.surroundings.data_folder, worker.surroundings.offline)
+        .with_spool_folder(spool_folder.as_deref())
         .with_log(log.as_deref());
     let (started, cpu_started_ms) = (Instant::now(), thread_cpu_ms());
     let outputs = catch_unwind(AssertUnwindSafe(|| stage.run(&job.params, inputs, &cx)))
@@ -204,21 +205,23 @@ impl Heard {
 
 struct Encoded {
     stored: NewOutput,
-    artifact: Artifact,
+    /// `None` if it was never in memory as a whole.
+    artifact: Option<Artifact>,
     metrics: Vec<MetricPoint>,
 }
 
 fn encode(stage: &dyn ErasedStage, mut outputs: PortValues) -> Result<Vec<Encoded>, StageError> {
     let mut encoded = Vec::new();
     for port in &stage.spec().outputs {
-        let artifact = match outputs.remove(port.name) {
-            Some(PortValue::Single(artifact)) => artifact,
+        let (content, artifact) = match outputs.remove(port.name) {
+            Some(PortValue::Single(artifact)) => (Content::from(port.kind.encode(&artifact)?), Some(artifact)),
+            Some(PortValue::Encoded(content)) => (content, None),
             None if port.optional => continue,
             _ => return Err(StageError::new(format!("the stage gave nothing on its port `{}`", port.name))),
         };
-        let bytes = Bytes::from(port.kind.encode(&artifact)?);
-        let stored = NewOutput { name: OutputName::new(port.name), kind: port.kind.name.to_owned(), rows: None, bytes };
-        let metrics = port.kind.metrics(&artifact);
+        let (name, kind) = (OutputName::new(port.name), port.kind.name.to_owned());
+        let stored = NewOutput { name, kind, rows: None, content };
+        let metrics = artifact.as_ref().map(|artifact| port.kind.metrics(artifact)).unwrap_or_default();
         encoded.push(Encoded { stored, artifact, metrics });
     }
     Ok(encoded)

@@ -395,7 +395,7 @@ pub fn ingest(
         units: lead.units,
         gain_adu_per_unit: lead.gain_adu_per_unit,
         baseline_adu: lead.baseline_adu,
-        samples: widen(lead.samples),
+        samples: widen(lead.samples).into(),
     });
     let signals = Signals {
         record: record.clone(),
@@ -606,7 +606,7 @@ mod tests {
                 for (lead, signal) in signals.leads.iter().zip(&header.signals) {
                     assert_eq!((&lead.name, &lead.units), (&signal.description, &signal.units));
                     assert_eq!((lead.gain_adu_per_unit, lead.baseline_adu), (200.0, signal.baseline_adu));
-                    assert_eq!(lead.samples[0], signal.initial_value_adu.unwrap());
+                    assert_eq!(lead.samples.read(0..1).unwrap()[..], [signal.initial_value_adu.unwrap()]);
                 }
                 let rhythm = &annotations.annotations[0];
                 assert_eq!((rhythm.symbol.as_str(), rhythm.aux.as_str()), ("+", "(N"));
@@ -840,8 +840,9 @@ mod tests {
             replace(&folder.join("p003.hea"), "p003.dat 16 200(0)/mV 12 0 ", "p003.dat 16 200(0)/mV 12 0\n# ");
             let params = Params { records: Some(vec!["p003".to_owned()]), ..params_of(folder) };
             let signals = run(&params, &sources(&params).unwrap()[0], None).unwrap().signals;
-            assert_eq!(signals.leads[0].samples[0], INVALID_SAMPLE);
-            assert!(signals.leads[0].samples[1..].iter().all(|&sample| sample.abs() < 2048));
+            let samples = signals.leads[0].samples.to_vec().unwrap();
+            assert_eq!(samples[0], INVALID_SAMPLE);
+            assert!(samples[1..].iter().all(|&sample| sample.abs() < 2048));
         });
     }
 
@@ -921,7 +922,7 @@ mod tests {
         assert_eq!(lead_names(0), ["MLII", "V5"]);
         assert_eq!(lead_names(1), ["V5", "MLII"]);
         assert_eq!(read.iter().map(|output| output.signals.sample_n()).collect::<Vec<_>>(), [650_000; 3]);
-        assert_eq!(read[0].signals.leads.iter().map(|lead| lead.samples[0]).collect::<Vec<_>>(), [995, 1011]);
+        assert_eq!(read[0].signals.leads.iter().map(|lead| lead.samples.read(0..1).unwrap()[0]).collect::<Vec<_>>(), [995, 1011]);
         assert_eq!(
             read.iter().map(|output| output.signals.patient.as_str()).collect::<Vec<_>>(),
             ["100", "114", "201"]

@@ -2,6 +2,11 @@
 //!
 //! Leads are chosen by name, never by position: record 114 of MIT-BIH has its two leads swapped, and databases disagree
 //! on the order. It must not know what the samples are for.
+//!
+//! Invariant: a lead that is read in order by [`LeadReader`] takes two pieces of the record in memory, however long the
+//! record is (`tests::reads_any_range_and_keeps_two_pieces`).
+
+use std::ops::Range;
 
 use ecgpipe_sdk::{FactProblem, Lead, Place, Signals, StageError, StageFacts, facts::names};
 use serde_json::Value;
@@ -82,11 +87,14 @@ fn best(leads: &[(&str, &str)], preferred: &[String]) -> Choice {
     }
 }
 
-/// The lead's samples in mV; NaN where the recorder had none.
+/// Some of the lead's samples in mV; NaN where the recorder had none.
 ///
 /// # Errors
-/// If the lead is not a voltage, or its gain is not a positive or negative number.
-pub fn millivolts(signals: &Signals, lead_idx: usize) -> Result<Vec<f32>, StageError> {
+/// If the lead is not a voltage, if its gain is not a positive or negative number, or if its samples cannot be read.
+///
+/// # Panics
+/// If the range is not within the lead, as slicing does.
+pub fn millivolts(signals: &Signals, lead_idx: usize, range: Range<usize>) -> Result<Vec<f32>, StageError> {
     let lead = &signals.leads[lead_idx];
     let mv_per_unit = mv_per_unit(&lead.units).ok_or_else(|| not_a_voltage(signals, lead))?;
     if !lead.gain_adu_per_unit.is_finite() || lead.gain_adu_per_unit == 0.0 {
@@ -95,11 +103,59 @@ pub fn millivolts(signals: &Signals, lead_idx: usize) -> Result<Vec<f32>, StageE
             .help("write the recorder's gain into the header; 200 is the WFDB format's default")
             .record(&signals.record));
     }
-    let mut samples = lead.to_physical();
+    let mut samples = lead.physical(range)?;
     if mv_per_unit != 1.0 {
         samples.iter_mut().for_each(|sample| *sample = (f64::from(*sample) * mv_per_unit) as f32);
     }
     Ok(samples)
+}
+
+/// Reads a lead in mV here and there, best in order of time: what was read last is kept.
+pub struct LeadReader<'a> {
+    signals: &'a Signals,
+    lead_idx: usize,
+    pieces: Vec<Range<usize>>,
+    /// The pieces that were read last, by index, at most two.
+    held: Vec<(usize, Vec<f32>)>,
+}
+
+impl<'a> LeadReader<'a> {
+    /// A reader of one lead.
+    #[must_use]
+    pub fn new(signals: &'a Signals, lead_idx: usize) -> Self {
+        Self { signals, lead_idx, pieces: signals.pieces().collect(), held: Vec::new() }
+    }
+
+    /// Some samples; NaN where the recorder had none.
+    ///
+    /// # Errors
+    /// As [`millivolts`].
+    ///
+    /// # Panics
+    /// If the range is not within the lead, as slicing does.
+    pub fn read(&mut self, range: Range<usize>) -> Result<Vec<f32>, StageError> {
+        assert!(range.end <= self.signals.sample_n(), "{range:?} of {}", self.signals.sample_n());
+        let mut samples = Vec::with_capacity(range.len());
+        let first_idx = self.pieces.partition_point(|piece| piece.end <= range.start);
+        for piece_idx in first_idx..self.pieces.len() {
+            let piece = self.pieces[piece_idx].clone();
+            if piece.start >= range.end {
+                break;
+            }
+            let wanted = range.start.max(piece.start) - piece.start..range.end.min(piece.end) - piece.start;
+            samples.extend_from_slice(&self.piece(piece_idx)?[wanted]);
+        }
+        Ok(samples)
+    }
+
+    fn piece(&mut self, piece_idx: usize) -> Result<&[f32], StageError> {
+        if !self.held.iter().any(|(idx, _)| *idx == piece_idx) {
+            let samples = millivolts(self.signals, self.lead_idx, self.pieces[piece_idx].clone())?;
+            self.held.truncate(1);
+            self.held.insert(0, (piece_idx, samples));
+        }
+        Ok(self.held.iter().find(|(idx, _)| *idx == piece_idx).map_or(&[], |(_, samples)| samples))
+    }
 }
 
 /// Replaces invalid (NaN) samples by a straight line between their valid neighbours, at the ends by the nearest valid

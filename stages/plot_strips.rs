@@ -106,7 +106,7 @@ impl Stage for PlotStrips {
             return Err(StageError::new(message).record(&signals.record));
         }
         let marks = marks(&inputs.beats, &inputs.predictions, params.escape_rule);
-        let scene = draw(signals, &marks, params);
+        let scene = draw(signals, &marks, params)?;
         let files = chart::figure(&format!("strip_{}", signals.record), &scene)?;
         Ok(Outputs { figures: Each::new(Files::new(files.into())) })
     }
@@ -212,7 +212,7 @@ fn most_informative(marks: &[Mark], record_s: f64, frequency_hz: f64, seconds: u
     Span { start_s, length_s }
 }
 
-fn draw(signals: &Signals, marks: &[Mark], params: &Params) -> Scene {
+fn draw(signals: &Signals, marks: &[Mark], params: &Params) -> Result<Scene, StageError> {
     let frequency_hz = signals.sampling_frequency_hz;
     let title = format!("Record {}", signals.record);
     let record_s = signals.sample_n() as f64 / frequency_hz;
@@ -220,11 +220,11 @@ fn draw(signals: &Signals, marks: &[Mark], params: &Params) -> Scene {
         signals.leads.iter().filter_map(|lead| Some((lead, lead::mv_per_unit(&lead.units)?))).collect();
     if leads.is_empty() || signals.sample_n() == 0 {
         let reason = if signals.leads.is_empty() || signals.sample_n() > 0 { "no lead in mV" } else { "no samples" };
-        return chart::empty(&title, &format!("The record has {reason}."));
+        return Ok(chart::empty(&title, &format!("The record has {reason}.")));
     }
     let span = most_informative(marks, record_s, frequency_hz, params.seconds);
-    let traces: Vec<Trace> =
-        leads.iter().map(|(lead, mv_per_unit)| Trace::of(lead, *mv_per_unit, (span, frequency_hz))).collect();
+    let traces = leads.iter().map(|(lead, mv_per_unit)| Trace::of(lead, *mv_per_unit, (span, frequency_hz)));
+    let traces: Vec<Trace> = traces.collect::<Result<_, StageError>>()?;
 
     // Whole seconds of paper, even where the record ends before.
     let paper_mm = CALIBRATION_MM + (span.length_s * MM_PER_S / 5.0).ceil().max(5.0) * 5.0;
@@ -266,7 +266,7 @@ fn draw(signals: &Signals, marks: &[Mark], params: &Params) -> Scene {
     let y = scene_bottom(height);
     scene.text((MARGIN, y), "25 mm/s, 10 mm/mV", SUBTITLE);
     scene.text((MARGIN + paper.width.max(560.0), y), FOOTER, SUBTITLE.color(INK).bold().end());
-    scene
+    Ok(scene)
 }
 
 fn scene_bottom(height: f64) -> f64 {
@@ -437,11 +437,17 @@ struct Trace {
 }
 
 impl Trace {
-    fn of(lead: &ecgpipe_sdk::Lead, mv_per_unit: f64, (span, frequency_hz): (Span, f64)) -> Self {
+    fn of(
+        lead: &ecgpipe_sdk::Lead,
+        mv_per_unit: f64,
+        (span, frequency_hz): (Span, f64),
+    ) -> Result<Self, StageError> {
         let first = (span.start_s * frequency_hz).ceil() as usize;
         let end = (((span.start_s + span.length_s) * frequency_hz).ceil() as usize).min(lead.samples.len());
+        let samples = lead.physical(first.min(end)..end)?;
         let points: Vec<(f64, f64)> = (first..end)
-            .map(|idx| (idx as f64 / frequency_hz, f64::from(lead.physical(idx)) * mv_per_unit))
+            .zip(samples)
+            .map(|(idx, sample)| (idx as f64 / frequency_hz, f64::from(sample) * mv_per_unit))
             .map(|(time_s, mv)| (time_s, if mv.is_finite() { mv } else { f64::NAN }))
             .collect();
         let mut values: Vec<f64> = points.iter().map(|point| point.1).filter(|value| !value.is_nan()).collect();
@@ -459,7 +465,7 @@ impl Trace {
         };
         // Steps of 0.1 mV put whole tenths of a millivolt onto lines of the paper.
         let middle_mv = (middle_mv * 10.0).round() / 10.0;
-        Self { name: lead.name.clone(), points, height_mm, middle_mv, is_clipped }
+        Ok(Self { name: lead.name.clone(), points, height_mm, middle_mv, is_clipped })
     }
 
     fn draw(&self, scene: &mut Scene, frame: Frame, x_of: impl Fn(f64) -> f64) {
@@ -531,7 +537,7 @@ mod tests {
             units: (*units).to_owned(),
             gain_adu_per_unit: 200.0,
             baseline_adu: 0,
-            samples: samples.clone(),
+            samples: samples.clone().into(),
         };
         Signals {
             record: RecordId::new("p1").unwrap(),
@@ -664,13 +670,17 @@ mod tests {
     #[test]
     fn gaps_empty_and_odd_records_can_be_drawn() {
         let mut gaps = signals(12, &[("II", "mV"), ("V5", "mV")]);
-        gaps.leads[0].samples[300..420].fill(INVALID_SAMPLE);
-        gaps.leads[1].samples.fill(INVALID_SAMPLE);
+        let mut samples = gaps.leads[0].samples.to_vec().unwrap();
+        samples[300..420].fill(INVALID_SAMPLE);
+        gaps.leads[0].samples = samples.into();
+        gaps.leads[1].samples = vec![INVALID_SAMPLE; gaps.sample_n()].into();
         let drawn = svg(gaps, beats("NNNNNNNNNNNN", "............"));
         assert!(drawn.contains("V5 (no valid samples)") && !drawn.contains("NaN"));
         assert!(!drawn.contains("reference"));
         let mut tall = signals(12, &[("II", "mV")]);
-        tall.leads[0].samples[500] = 100_000;
+        let mut samples = tall.leads[0].samples.to_vec().unwrap();
+        samples[500] = 100_000;
+        tall.leads[0].samples = samples.into();
         assert!(svg(tall, beats("", "")).contains("II (clipped)"));
         let mut gainless = signals(12, &[("II", "mV")]);
         gainless.leads[0].gain_adu_per_unit = 0.0;

@@ -17,7 +17,7 @@
 //! Invariants: the same frequency gives the same samples; the sum of the weights is 1, so that a constant stays itself;
 //! an output sample is invalid (NaN) exactly where the input samples nearest to it are.
 
-use std::f64::consts::PI;
+use std::{f64::consts::PI, ops::Range};
 
 use crate::lead::interpolate_invalid;
 
@@ -62,32 +62,86 @@ pub fn resampled_position(sample_idx: i64, from_hz: f64, to_hz: f64) -> f64 {
 /// # Errors
 /// If a frequency is not a positive number or the two are more than 256 times apart.
 pub fn resample(signal: &[f32], from_hz: f64, to_hz: f64) -> Result<Vec<f32>, ResampleError> {
-    let valid = |hz: f64| hz.is_finite() && hz > 0.0;
-    if !valid(from_hz) || !valid(to_hz) || !(1.0 / MAX_RATIO..=MAX_RATIO).contains(&(to_hz / from_hz)) {
-        return Err(ResampleError::Frequency { from_hz, to_hz });
+    let change = Resampling::new(from_hz, to_hz)?;
+    let output = 0..change.output_n(signal.len());
+    Ok(change.apply(signal, 0, signal.len(), output))
+}
+
+/// A change of the sampling frequency that is applied to any part of a signal.
+///
+/// Invariant: a part is what it would be in the whole, as long as the input has no invalid samples that reach out of
+/// the part (`tests::a_part_is_that_of_the_whole`).
+pub struct Resampling {
+    /// Input samples per output sample.
+    step: f64,
+    /// `None` if the frequencies are the same.
+    filter: Option<Filter>,
+}
+
+impl Resampling {
+    /// From one frequency to another.
+    ///
+    /// # Errors
+    /// If a frequency is not a positive number or the two are more than 256 times apart.
+    pub fn new(from_hz: f64, to_hz: f64) -> Result<Self, ResampleError> {
+        let valid = |hz: f64| hz.is_finite() && hz > 0.0;
+        if !valid(from_hz) || !valid(to_hz) || !(1.0 / MAX_RATIO..=MAX_RATIO).contains(&(to_hz / from_hz)) {
+            return Err(ResampleError::Frequency { from_hz, to_hz });
+        }
+        Ok(Self { step: from_hz / to_hz, filter: (from_hz != to_hz).then(|| Filter::new(from_hz, to_hz)) })
     }
-    if from_hz == to_hz || signal.is_empty() {
-        return Ok(signal.to_vec());
-    }
-    let mut filled = signal.to_vec();
-    let invalid_n = interpolate_invalid(&mut filled);
-    let filter = Filter::new(from_hz, to_hz);
-    let padded = pad(&filled, filter.half_n);
-    let step = from_hz / to_hz;
-    let output_n = (signal.len() as f64 / step - 1e-9).ceil() as usize;
-    let mut output: Vec<f32> = (0..output_n).map(|idx| filter.at(&padded, idx as f64 * step)).collect();
-    if invalid_n > 0 {
-        let reach = 0.5 * step.max(1.0);
-        for (idx, sample) in output.iter_mut().enumerate() {
-            let centre = idx as f64 * step;
-            let first = (centre - reach).ceil().max(0.0) as usize;
-            let last = ((centre + reach).floor() as usize).min(signal.len() - 1);
-            if signal[first.min(last)..=last].iter().any(|sample| sample.is_nan()) {
-                *sample = f32::NAN;
-            }
+
+    /// How many output samples a signal of `input_n` samples has.
+    #[must_use]
+    pub fn output_n(&self, input_n: usize) -> usize {
+        match self.filter {
+            Some(_) => (input_n as f64 / self.step - 1e-9).ceil() as usize,
+            None => input_n,
         }
     }
-    Ok(output)
+
+    /// The input samples that decide some output samples of a signal of `input_n` samples.
+    #[must_use]
+    pub fn input_of(&self, output: &Range<usize>, input_n: usize) -> Range<usize> {
+        let Some(filter) = &self.filter else { return output.clone() };
+        if output.is_empty() {
+            return 0..0;
+        }
+        let first = ((output.start as f64 * self.step).floor() as usize + 1).saturating_sub(filter.half_n);
+        let last = ((output.end - 1) as f64 * self.step).floor() as usize + 1 + filter.half_n;
+        first.min(input_n)..last.min(input_n)
+    }
+
+    /// Some output samples. `input` begins at sample `input_start` of a signal of `input_n` samples and holds at least
+    /// [`Resampling::input_of`] them.
+    #[must_use]
+    pub fn apply(&self, input: &[f32], input_start: usize, input_n: usize, output: Range<usize>) -> Vec<f32> {
+        let Some(filter) = &self.filter else {
+            return input[output.start - input_start..output.end - input_start].to_vec();
+        };
+        if input.is_empty() {
+            return Vec::new();
+        }
+        let mut filled = input.to_vec();
+        let invalid_n = interpolate_invalid(&mut filled);
+        let padded = pad(&filled, filter.half_n);
+        let padded_start = input_start as i64 - filter.half_n as i64;
+        let mut resampled: Vec<f32> =
+            output.clone().map(|idx| filter.at(&padded, padded_start, idx as f64 * self.step)).collect();
+        if invalid_n > 0 {
+            let reach = 0.5 * self.step.max(1.0);
+            for (idx, sample) in output.zip(&mut resampled) {
+                let centre = idx as f64 * self.step;
+                let first = (centre - reach).ceil().max(0.0) as usize;
+                let last = ((centre + reach).floor() as usize).min(input_n - 1);
+                let nearest = first.min(last) - input_start..=last - input_start;
+                if input[nearest].iter().any(|sample| sample.is_nan()) {
+                    *sample = f32::NAN;
+                }
+            }
+        }
+        resampled
+    }
 }
 
 /// The sampled filter: `PHASE_N + 1` rows of `2 * half_n` weights. Row `p` is for a time `p / PHASE_N` after an input
@@ -122,15 +176,17 @@ impl Filter {
         Self { half_n, weights }
     }
 
-    /// The value at `position`, in input samples; `padded` has `half_n` samples more at both ends.
-    fn at(&self, padded: &[f32], position: f64) -> f32 {
+    /// The value at `position`, in input samples; `padded` begins at input sample `start` and has `half_n` samples more at
+    /// both ends than are needed.
+    fn at(&self, padded: &[f32], start: i64, position: f64) -> f32 {
         let sample_idx = position.floor();
         let phase = (position - sample_idx) * PHASE_N as f64;
         let row_idx = (phase as usize).min(PHASE_N - 1);
         let part = (phase - row_idx as f64) as f32;
         let tap_n = 2 * self.half_n;
         // Past the last input sample, everything within reach is its repetition.
-        let first = (sample_idx as usize + 1).min(padded.len() - tap_n);
+        let first = (sample_idx as i64 + 1 - self.half_n as i64 - start) as usize;
+        let first = first.min(padded.len() - tap_n);
         let samples = &padded[first..first + tap_n];
         let low = dot(&self.weights[row_idx * tap_n..(row_idx + 1) * tap_n], samples);
         if part == 0.0 {
@@ -220,6 +276,20 @@ mod tests {
                     "{from_hz} to {to_hz} at {hz} Hz: {}",
                     inner_peak(&differences)
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_is_that_of_the_whole() {
+        for (from_hz, to_hz) in PAIRS_HZ {
+            let signal = sine(7.3, from_hz, 9.7);
+            let whole = resample(&signal, from_hz, to_hz).unwrap();
+            let change = Resampling::new(from_hz, to_hz).unwrap();
+            for (start, end) in [(0, 1), (0, 187), (500, 687), (whole.len() - 187, whole.len()), (3, whole.len() - 5)] {
+                let input = change.input_of(&(start..end), signal.len());
+                let part = change.apply(&signal[input.clone()], input.start, signal.len(), start..end);
+                assert_eq!(part, whole[start..end], "{from_hz} to {to_hz} Hz, {start} to {end}");
             }
         }
     }

@@ -3,19 +3,27 @@
 //! Method: the lead is chosen by name, converted to mV, resampled where its sampling frequency is another one
 //! (`resample`), and copied from `before_n` samples before the R-peak. A window that reaches past an end of the record
 //! repeats the sample at that end, so that the first and the last beat count like all others. Invalid samples are
-//! bridged by straight lines; a window with too many of them shows no beat and is dropped, and said so.
+//! bridged by straight lines between the window's own valid ones; a window with too many of them shows no beat and is
+//! dropped, and said so. No more of the signal is read than the windows and the filter's reach around them, so that a
+//! record of a day takes no more memory than one of an hour.
 //!
 //! Invariants: windows are in the order of the beats, each is of a beat named by `beat_idx`, every sample is a finite
 //! number (guarded by `tests::bridges_short_gaps_and_drops_windows_with_long_ones` and its neighbours). Labels are
 //! carried, never read.
 
-use ecgpipe_sdk::{Beats, Context, Each, Signals, Stage, StageError, StageFacts, Windows, facts::names, ports};
+use ecgpipe_sdk::{
+    Beats, Context, Each, Signals, Stage, StageError, StageFacts, Windows,
+    content::IN_MEMORY_LIMIT_BYTES,
+    facts::names,
+    kinds::{Beat, WindowsWriter},
+    ports,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    lead,
-    resample::{resample, resampled_position},
+    lead::{self, LeadReader},
+    resample::{Resampling, resampled_position},
 };
 
 /// Cuts one window a beat.
@@ -125,132 +133,154 @@ impl Stage for Window {
     }
 
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {
-        let cut = cut(params, &inputs.signals, &inputs.beats)?;
-        let record = &inputs.signals.record;
-        if cut.invalid_n > 0 {
+        let (signals, beats) = (&inputs.signals, &inputs.beats);
+        let mut cutting = Cutting::new(params, signals, beats)?;
+        let is_large = beats.beats.len() * params.length_n * size_of::<f32>() > IN_MEMORY_LIMIT_BYTES as usize;
+        let windows = if is_large {
+            let mut writer = WindowsWriter::new(&cutting.windows, cx.spool()?)?;
+            while cutting.advance(PIECE_BEAT_N)? {
+                writer.write(&cutting.windows.take())?;
+                cx.check_cancelled()?;
+            }
+            Each::encoded(writer.finish()?.finish().map_err(|error| StageError::from_error(&error))?)
+        } else {
+            while cutting.advance(PIECE_BEAT_N)? {}
+            Each::new(cutting.windows)
+        };
+        let record = &signals.record;
+        if cutting.invalid_n > 0 {
             cx.warn(format!(
                 "record {record}: {} of {} beats have no window: more than {} % of it has no valid samples",
-                cut.invalid_n,
-                inputs.beats.beats.len(),
+                cutting.invalid_n,
+                beats.beats.len(),
                 params.max_invalid_percent
             ));
         }
-        if cut.edge_n > 0 {
+        if cutting.edge_n > 0 {
             cx.note(format!(
                 "record {record}: {} beats have no window: it would reach past an end of the record",
-                cut.edge_n
+                cutting.edge_n
             ));
         }
-        Ok(Outputs { windows: Each::new(cut.windows) })
+        Ok(Outputs { windows })
     }
 }
 
-/// Windows, and how many beats have none.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Cut {
-    /// One row a beat, in the order of the beats.
-    pub windows: Windows,
-    /// Beats that were dropped for invalid samples.
-    pub invalid_n: usize,
-    /// Beats that were dropped because their window reaches past an end of the record.
-    pub edge_n: usize,
-}
+/// Beats that are cut at a time where windows are too many for memory.
+const PIECE_BEAT_N: usize = 4096;
 
 /// Cuts one window for every beat of one record; the stage without its surroundings.
 ///
 /// # Errors
 /// If signals and beats are not of the same record, if no lead is a voltage, or if the record cannot be resampled.
-pub fn cut(params: &Params, signals: &Signals, beats: &Beats) -> Result<Cut, StageError> {
-    let (from_hz, to_hz) = (signals.sampling_frequency_hz, params.sampling_frequency_hz);
-    if signals.record != beats.record || from_hz != beats.sampling_frequency_hz {
-        return Err(StageError::new(format!(
-            "signals are of record {} at {from_hz} Hz, beats are of record {} at {} Hz",
-            signals.record, beats.record, beats.sampling_frequency_hz
-        ))
-        .help("connect `signals` to the port that the beats were found on")
-        .record(&signals.record));
-    }
-    let lead_idx = lead::choose(signals, &params.leads)?;
-    let mut samples = lead::millivolts(signals, lead_idx)?;
-    if from_hz != to_hz {
-        samples = resample(&samples, from_hz, to_hz)
+pub fn cut(params: &Params, signals: &Signals, beats: &Beats) -> Result<Windows, StageError> {
+    let mut cutting = Cutting::new(params, signals, beats)?;
+    while cutting.advance(PIECE_BEAT_N)? {}
+    Ok(cutting.windows)
+}
+
+/// Windows as far as they are cut.
+struct Cutting<'a> {
+    params: &'a Params,
+    beats: &'a [Beat],
+    lead: LeadReader<'a>,
+    resampling: Resampling,
+    from_hz: f64,
+    input_n: usize,
+    /// The next beat.
+    beat_idx: usize,
+    /// One row a beat, in the order of the beats.
+    windows: Windows,
+    /// Beats that were dropped for invalid samples.
+    invalid_n: usize,
+    /// Beats that were dropped because their window reaches past an end of the record.
+    edge_n: usize,
+}
+
+impl<'a> Cutting<'a> {
+    fn new(params: &'a Params, signals: &'a Signals, beats: &'a Beats) -> Result<Self, StageError> {
+        let (from_hz, to_hz) = (signals.sampling_frequency_hz, params.sampling_frequency_hz);
+        if signals.record != beats.record || from_hz != beats.sampling_frequency_hz {
+            return Err(StageError::new(format!(
+                "signals are of record {} at {from_hz} Hz, beats are of record {} at {} Hz",
+                signals.record, beats.record, beats.sampling_frequency_hz
+            ))
+            .help("connect `signals` to the port that the beats were found on")
+            .record(&signals.record));
+        }
+        let lead_idx = lead::choose(signals, &params.leads)?;
+        let resampling = Resampling::new(from_hz, to_hz)
             .map_err(|error| StageError::from_error(&error).record(&signals.record))?;
-    }
-    let invalid = Invalid::of(&samples);
-    if invalid.any() {
-        lead::interpolate_invalid(&mut samples);
+        let windows = Windows {
+            record: signals.record.clone(),
+            patient: signals.patient.clone(),
+            lead: signals.leads[lead_idx].name.clone(),
+            sampling_frequency_hz: to_hz,
+            length_n: params.length_n,
+            before_n: params.before_n,
+            beat_idx: Vec::new(),
+            sample_idx: Vec::new(),
+            symbol: Vec::new(),
+            samples: Vec::new(),
+        };
+        Ok(Self {
+            params,
+            beats: &beats.beats,
+            lead: LeadReader::new(signals, lead_idx),
+            resampling,
+            from_hz,
+            input_n: signals.sample_n(),
+            beat_idx: 0,
+            windows,
+            invalid_n: 0,
+            edge_n: 0,
+        })
     }
 
-    let length_n = params.length_n;
-    let mut windows = Windows {
-        record: signals.record.clone(),
-        patient: signals.patient.clone(),
-        lead: signals.leads[lead_idx].name.clone(),
-        sampling_frequency_hz: to_hz,
-        length_n,
-        before_n: params.before_n,
-        beat_idx: Vec::with_capacity(beats.beats.len()),
-        sample_idx: Vec::with_capacity(beats.beats.len()),
-        symbol: Vec::with_capacity(beats.beats.len()),
-        samples: Vec::with_capacity(beats.beats.len() * length_n),
-    };
-    let (mut invalid_n, mut edge_n) = (0, 0);
-    let sample_n = samples.len() as i64;
-    let max_invalid_n = params.max_invalid_percent / 100.0 * length_n as f64;
-    for (beat_idx, beat) in beats.beats.iter().enumerate() {
-        let peak_idx = if from_hz == to_hz {
-            beat.sample_idx
-        } else {
-            resampled_position(beat.sample_idx, from_hz, to_hz).round() as i64
-        };
+    /// Cuts the windows of the next beats; gives whether there were any.
+    fn advance(&mut self, beat_n: usize) -> Result<bool, StageError> {
+        let end_idx = (self.beat_idx + beat_n).min(self.beats.len());
+        let is_any = self.beat_idx < end_idx;
+        for beat_idx in self.beat_idx..end_idx {
+            self.cut(beat_idx)?;
+        }
+        self.beat_idx = end_idx;
+        Ok(is_any)
+    }
+
+    fn cut(&mut self, beat_idx: usize) -> Result<(), StageError> {
+        let (params, beat) = (self.params, &self.beats[beat_idx]);
+        let peak_idx = resampled_position(beat.sample_idx, self.from_hz, params.sampling_frequency_hz).round() as i64;
         let start = peak_idx - params.before_n as i64;
-        let end = start + length_n as i64;
-        let inside = start >= 0 && end <= sample_n;
-        if !inside && (params.edge == Edge::Drop || end <= 0 || start >= sample_n) {
-            edge_n += 1;
-            continue;
+        let end = start + params.length_n as i64;
+        let sample_n = self.resampling.output_n(self.input_n);
+        let inside = start >= 0 && end <= sample_n as i64;
+        if !inside && (params.edge == Edge::Drop || end <= 0 || start >= sample_n as i64) {
+            self.edge_n += 1;
+            return Ok(());
         }
-        let (first, last) = (start.max(0) as usize, end.min(sample_n) as usize);
-        if invalid.any() && invalid.count(first, last) as f64 > max_invalid_n {
-            invalid_n += 1;
-            continue;
+        let shown = start.max(0) as usize..(end as usize).min(sample_n);
+        let input = self.resampling.input_of(&shown, self.input_n);
+        let read = self.lead.read(input.clone())?;
+        let mut samples = self.resampling.apply(&read, input.start, self.input_n, shown.clone());
+        let invalid_n = samples.iter().filter(|sample| sample.is_nan()).count();
+        if invalid_n as f64 > params.max_invalid_percent / 100.0 * params.length_n as f64 {
+            self.invalid_n += 1;
+            return Ok(());
         }
-        if inside {
-            windows.samples.extend_from_slice(&samples[first..last]);
-        } else {
-            let row_end = windows.samples.len() + length_n;
-            windows.samples.resize(windows.samples.len() + (first as i64 - start) as usize, samples[first]);
-            windows.samples.extend_from_slice(&samples[first..last]);
-            windows.samples.resize(row_end, samples[last - 1]);
+        if invalid_n > 0 {
+            lead::interpolate_invalid(&mut samples);
         }
+        let windows = &mut self.windows;
+        let row_end = windows.samples.len() + params.length_n;
+        let padded_n = (shown.start as i64 - start) as usize;
+        windows.samples.resize(windows.samples.len() + padded_n, samples[0]);
+        windows.samples.extend_from_slice(&samples);
+        windows.samples.resize(row_end, samples[samples.len() - 1]);
         windows.beat_idx.push(beat_idx as i64);
         windows.sample_idx.push(beat.sample_idx);
         windows.symbol.push(beat.symbol.clone());
-    }
-    Ok(Cut { windows, invalid_n, edge_n })
-}
-
-/// Counts invalid samples of any stretch; empty where there are none at all, as is usual.
-struct Invalid(Vec<u32>);
-
-impl Invalid {
-    fn of(samples: &[f32]) -> Self {
-        if !samples.iter().any(|sample| sample.is_nan()) {
-            return Self(Vec::new());
-        }
-        let running = samples.iter().scan(0, |count, sample| {
-            *count += u32::from(sample.is_nan());
-            Some(*count)
-        });
-        Self(std::iter::once(0).chain(running).collect())
-    }
-
-    fn any(&self) -> bool {
-        !self.0.is_empty()
-    }
-
-    fn count(&self, first: usize, last: usize) -> u32 {
-        self.0[last] - self.0[first]
+        Ok(())
     }
 }
 
@@ -259,7 +289,7 @@ impl Invalid {
 mod tests {
     use ecgpipe_sdk::{
         Lead, RecordId,
-        kinds::{Beat, INVALID_SAMPLE, PeakSource},
+        kinds::{INVALID_SAMPLE, PeakSource},
     };
 
     use super::*;
@@ -270,7 +300,7 @@ mod tests {
             units: "mV".to_owned(),
             gain_adu_per_unit: 1.0,
             baseline_adu: 0,
-            samples,
+            samples: samples.into(),
         };
         Signals {
             record: RecordId::new("p1").unwrap(),
@@ -303,13 +333,16 @@ mod tests {
         let mut samples: Vec<i32> = (0..20).collect();
         invalid.iter().for_each(|&idx| samples[idx] = INVALID_SAMPLE);
         let signals = signals(360.0, samples);
-        let cut = cut(params, &signals, &beats(&signals, positions)).unwrap();
-        let rows: Vec<(i64, [f32; 5])> = (0..cut.windows.beat_n())
-            .map(|row_idx| (cut.windows.beat_idx[row_idx], cut.windows.window(row_idx).try_into().unwrap()))
+        let beats = beats(&signals, positions);
+        let mut cutting = Cutting::new(params, &signals, &beats).unwrap();
+        while cutting.advance(1).unwrap() {}
+        let windows = &cutting.windows;
+        let rows: Vec<(i64, [f32; 5])> = (0..windows.beat_n())
+            .map(|row_idx| (windows.beat_idx[row_idx], windows.window(row_idx).try_into().unwrap()))
             .collect();
         assert_eq!(rows, expected);
-        assert_eq!(cut.windows.lead, "MLII");
-        (cut.invalid_n, cut.edge_n)
+        assert_eq!(windows.lead, "MLII");
+        (cutting.invalid_n, cutting.edge_n)
     }
 
     #[test]
@@ -351,7 +384,7 @@ mod tests {
         let window = |hz: f64| {
             let signals = signals(hz, bump(hz));
             let beats = beats(&signals, &[hz as i64]);
-            cut(&Params::default(), &signals, &beats).unwrap().windows
+            cut(&Params::default(), &signals, &beats).unwrap()
         };
         let reference = window(360.0);
         assert_eq!(reference.samples.len(), 187);

@@ -43,8 +43,8 @@ fn publish(store: &Store, name: &str, bytes: &[u8]) -> Key {
         version: "0.1.0".to_owned(),
         warnings: Vec::new(),
     };
-    let bytes = Bytes::copy_from_slice(bytes);
-    let output = NewOutput { name: "out".into(), kind: "bytes".to_owned(), rows: None, bytes };
+    let content = Bytes::copy_from_slice(bytes).into();
+    let output = NewOutput { name: "out".into(), kind: "bytes".to_owned(), rows: None, content };
     store.publish(store.lock(&key, || ()).unwrap(), new, vec![output]).unwrap();
     key
 }

@@ -20,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use ecgpipe_sdk::{
-    Artifact, Cardinality, Context, KindSpec, MetricPoint, NamedFile, PortSpec, PortValue, PortValues, RecordId,
+    Artifact, Cardinality, Content, Context, KindSpec, MetricPoint, NamedFile, PortSpec, PortValue, PortValues, RecordId,
     SourceFile, StageError, StageSpec, table,
 };
 use serde::{Deserialize, Serialize};
@@ -195,7 +195,8 @@ pub fn lay_out(
             |path, paths| InputEntry { kind: port.kind.name.to_owned(), version: port.kind.version, path, paths };
         let base = format!("inputs/{}", port.name);
         let entry = match inputs.get(port.name) {
-            None => continue,
+            // Inputs are given as values: `Encoded` is for outputs.
+            None | Some(PortValue::Encoded(_)) => continue,
             Some(PortValue::Single(artifact)) => {
                 let path = artifact_path(&base, &port.kind);
                 write(&folder.join(&path), &port.kind, artifact)?;
@@ -354,6 +355,7 @@ pub fn store(folder: &Path, spec: &StageSpec, outputs: &PortValues) -> Result<()
     for port in &spec.outputs {
         match outputs.get(port.name) {
             Some(PortValue::Single(artifact)) => write(&folder.join(output_path(port)), &port.kind, artifact)?,
+            Some(PortValue::Encoded(content)) => write_content(&folder.join(output_path(port)), content)?,
             // What must be there and is not, the host says.
             _ => continue,
         }
@@ -376,6 +378,18 @@ fn output_path(port: &PortSpec) -> String {
 
 fn artifact_path(base: &str, kind: &KindSpec) -> String {
     if kind.bundle { base.to_owned() } else { format!("{base}.{}", kind.extension) }
+}
+
+/// What a stage has written piece by piece. A spool file lies in the job's folder, so that it only changes its name.
+fn write_content(path: &Path, content: &Content) -> Result<(), StageError> {
+    let write = || match content {
+        Content::Memory(bytes) => fs::write(path, bytes),
+        Content::File(file) => match file.take() {
+            Some(spooled) => fs::rename(spooled, path),
+            None => io::copy(&mut file.reader(), &mut fs::File::create(path)?).map(drop),
+        },
+    };
+    write().map_err(|error| io_error("write", path, &error))
 }
 
 fn write(path: &Path, kind: &KindSpec, artifact: &Artifact) -> Result<(), StageError> {

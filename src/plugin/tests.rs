@@ -478,7 +478,7 @@ fn artifacts_pass_unchanged() {
     let collected = protocol::collect(folder.path(), spec, None).expect("its own outputs");
     let single = |port: &str| match &collected[port] {
         PortValue::Single(artifact) => artifact.clone(),
-        PortValue::Many(_) => panic!("a single one"),
+        PortValue::Many(_) | PortValue::Encoded(_) => panic!("a single one"),
     };
     assert_eq!(single("beats").downcast_ref::<Beats>(), Some(&beats("c")));
     assert_eq!(single("files").downcast_ref::<Files>(), Some(&Files::default()));

@@ -62,7 +62,8 @@ fn run(registry: &Registry, job: &JobFile, folder: &Path, stdout: &mut (dyn Writ
         .with_record(job.record.as_ref())
         .with_seed(seed)
         .with_files(&files)
-        .with_threads(job.threads);
+        .with_threads(job.threads)
+        .with_spool_folder(Some(folder));
     if let Some(project) = &job.project {
         cx = cx.with_surroundings(Path::new(&project.data_folder), project.offline);
     }

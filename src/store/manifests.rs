@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use ecgpipe_sdk::Content;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
@@ -113,8 +113,8 @@ pub struct NewOutput {
     pub kind: String,
     /// Rows, for a table.
     pub rows: Option<u64>,
-    /// The bytes.
-    pub bytes: Bytes,
+    /// The bytes; of a file the store takes over the file itself, which must lie in [`super::Store::temporary_folder`].
+    pub content: Content,
 }
 
 /// What is known of a finished job besides its key and its outputs.

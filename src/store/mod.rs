@@ -62,6 +62,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use ecgpipe_sdk::Content;
 use thiserror::Error;
 
 pub use self::blobs::ReadError;
@@ -76,7 +77,7 @@ use self::disk::{Disk, Step};
 use self::lock::Lease;
 use self::remote::ReadThrough;
 use crate::digest::{Digest, Key};
-use crate::whole_file::{self, Content};
+use crate::whole_file;
 
 /// The format of the folder. Another number is refused: this version neither reads nor changes such a folder.
 const STORE_FORMAT: u32 = 1;
@@ -476,13 +477,25 @@ impl Store {
         let shared = self.shared.writable()?;
         let mut blobs = Vec::new();
         let mut stored = BTreeMap::new();
-        for NewOutput { name, kind, rows, bytes } in outputs {
+        for NewOutput { name, kind, rows, content } in outputs {
             if stored.contains_key(&name) {
                 return Err(StoreError::DuplicateOutput { name });
             }
-            let digest = Digest::of(&bytes);
-            blobs.push(shared.store_blob(&digest, &bytes)?);
-            stored.insert(name, OutputRef { kind, digest, size: bytes.len() as u64, rows });
+            let size = content.byte_n();
+            let digest = match &content {
+                Content::Memory(bytes) => {
+                    let digest = Digest::of(bytes);
+                    blobs.push(shared.store_blob(&digest, bytes)?);
+                    digest
+                }
+                Content::File(file) => {
+                    let read = Digest::of_reader(file.reader());
+                    let digest = read.map_err(|error| StoreError::io("read", &shared.root.join("tmp"), error))?;
+                    blobs.push(shared.store_file(&digest, file)?);
+                    digest
+                }
+            };
+            stored.insert(name, OutputRef { kind, digest, size, rows });
         }
         let NewManifest { stage, code, fields, cpu_ms, wall_ms, version, warnings } = new;
         let (format, key, outputs) = (MANIFEST_FORMAT, *lock.key(), stored);
@@ -515,6 +528,11 @@ impl Store {
     /// moved to the quarantine, so that every manifest which points to it is a miss from then on.
     pub fn read(&self, output: &OutputRef) -> Result<bytes::Bytes, ReadError> {
         self.shared.read_blob(output)
+    }
+
+    /// As [`Store::read`]; but a large output stays in its file, of which every byte was verified on the way.
+    pub fn open_output(&self, output: &OutputRef) -> Result<Content, ReadError> {
+        self.shared.open_blob(output)
     }
 
     /// The keys of all manifests, sorted.
@@ -760,7 +778,7 @@ fn make_layout(root: &Path) -> Result<Lease, StoreError> {
         fs::create_dir_all(root).map_err(|error| StoreError::io("create", root, error))?;
         let path = root.join(FORMAT_FILE);
         let text = format!("{FORMAT_WORD} {STORE_FORMAT}\n");
-        whole_file::replace(&path, &format!("{FORMAT_FILE}."), text.as_bytes(), Content::Synced)
+        whole_file::replace(&path, &format!("{FORMAT_FILE}."), text.as_bytes(), whole_file::Content::Synced)
             .map_err(|error| StoreError::writing(&path, text.len(), error))?;
     }
     for folder in FOLDERS {

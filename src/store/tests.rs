@@ -108,7 +108,7 @@ fn new_manifest(stage: &str, fields: Vec<KeyField>) -> NewManifest {
 }
 
 fn new_output(name: &str, bytes: &[u8]) -> NewOutput {
-    NewOutput { name: name.into(), kind: "bytes".into(), rows: None, bytes: Bytes::copy_from_slice(bytes) }
+    NewOutput { name: name.into(), kind: "bytes".into(), rows: None, content: Bytes::copy_from_slice(bytes).into() }
 }
 
 struct Folder(tempfile::TempDir);

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::blobs::digest_of;
 use super::disk::is_broken;
 use super::manifests::{self, Manifest, OutputName};
 use super::{Shared, Store, StoreError, read_whole};
@@ -155,20 +157,19 @@ impl Shared {
         let blobs = self.walk("blobs", "")?;
         for (hash, path) in blobs.ours {
             let digest = Digest::from_bytes(hash);
-            match read_whole(&path) {
-                Ok(Some((_, bytes))) => {
+            match digest_of(&path) {
+                Ok((found, byte_n, _)) => {
                     report.blobs_n += 1;
-                    report.bytes += bytes.len() as u64;
-                    let found = Digest::of(&bytes);
+                    report.bytes += byte_n;
                     if found == digest {
-                        sound.insert(digest, bytes.len() as u64);
+                        sound.insert(digest, byte_n);
                     } else {
                         problem(path, ProblemKind::Blob { found });
                     }
                 }
                 // gc, or a read that found it damaged, was faster.
-                Ok(None) => {}
-                Err(error) => problem(path, ProblemKind::unreadable(&error)),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => problem(path.clone(), ProblemKind::unreadable(&StoreError::io("read", &path, error))),
             }
         }
         let mut needed = BTreeSet::new();
@@ -222,7 +223,7 @@ impl Shared {
     }
 
     fn is_sound(&self, digest: &Digest) -> bool {
-        matches!(read_whole(&self.blob_path(digest)), Ok(Some((_, bytes))) if Digest::of(&bytes) == *digest)
+        matches!(digest_of(&self.blob_path(digest)), Ok((found, ..)) if found == *digest)
     }
 
     fn stats(&self) -> Result<Stats, StoreError> {

@@ -252,7 +252,7 @@ fn searched_leads(params: &Params, signals: &Signals) -> Result<Vec<Vec<f32>>, S
     let first = lead::choose(signals, &params.leads)?;
     let others = (0..signals.leads.len())
         .filter(|&idx| params.all_leads && idx != first && lead::mv_per_unit(&signals.leads[idx].units).is_some());
-    std::iter::once(first).chain(others).map(|idx| lead::millivolts(signals, idx)).collect()
+    std::iter::once(first).chain(others).map(|idx| lead::millivolts(signals, idx, 0..signals.sample_n())).collect()
 }
 
 #[cfg(test)]
@@ -278,7 +278,7 @@ mod tests {
             units: "mV".to_owned(),
             gain_adu_per_unit: 200.0,
             baseline_adu: 0,
-            samples,
+            samples: samples.into(),
         };
         Signals {
             record: RecordId::new("p1").unwrap(),
@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn warns_of_a_record_without_beats() {
         let mut flat = signals();
-        flat.leads[1].samples.fill(0);
+        flat.leads[1].samples = vec![0; 7200].into();
         let (cancel, events) = (AtomicBool::new(false), Mutex::new(Vec::new()));
         let keep = |event: StageEvent| events.lock().unwrap().push(event);
         let inputs = Inputs { signals: Each::new(flat), annotations: None };

@@ -117,13 +117,12 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, 
     let (mut session, engine, engine_note) = model.open(request.data_folder, request.offline)?;
     notes.extend(engine_note);
     let beats = detect_peaks::find(&detect_peaks, &signals, None)?;
-    let cut = window::cut(&window, &signals, &beats)?;
-    let windows = min_max(&cut.windows);
+    let windows = min_max(&window::cut(&window, &signals, &beats)?);
     let (features, rhythm_note) = rhythm_features(model, &beats)?;
     notes.extend(rhythm_note);
     let predictions = predict(&mut session, &windows, features.as_ref())?;
 
-    let unreadable = unreadable(&lead::millivolts(&signals, lead_idx)?, signals.sampling_frequency_hz);
+    let unreadable = unreadable(&lead::millivolts(&signals, lead_idx, 0..signals.sample_n())?, signals.sampling_frequency_hz);
     let positions: Vec<i64> = beats.beats.iter().map(|beat| beat.sample_idx).collect();
     let gaps = after_gap(&positions, &unreadable);
     let mut rows = vec![None; positions.len()];

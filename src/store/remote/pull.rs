@@ -152,7 +152,7 @@ impl Remote {
                 },
             };
             let (name, kind, rows) = ((*name).clone(), output.kind.clone(), output.rows);
-            Ok(Ok((NewOutput { name, kind, rows, bytes }, far)))
+            Ok(Ok((NewOutput { name, kind, rows, content: bytes.into() }, far)))
         })?;
         let mut outputs = Outputs { outputs: Vec::new(), blobs_n: 0, bytes: 0 };
         for read in read {
@@ -160,7 +160,7 @@ impl Remote {
                 Err(warning) => return Ok(Err(warning)),
                 Ok((output, far)) => {
                     outputs.blobs_n += far;
-                    outputs.bytes += if far > 0 { output.bytes.len() as u64 } else { 0 };
+                    outputs.bytes += if far > 0 { output.content.byte_n() } else { 0 };
                     outputs.outputs.push(output);
                 }
             }

@@ -60,7 +60,7 @@ fn publish(store: &Store, job: &Job, cpu_ms: u64) {
         name: OutputName::from(*name),
         kind: "bytes".into(),
         rows: Some(3),
-        bytes: Bytes::copy_from_slice(bytes),
+        content: Bytes::copy_from_slice(bytes).into(),
     };
     let lock = store.lock(&key, || panic!("nobody else computes {}", job.0)).unwrap();
     store.publish(lock, new, job.1.iter().map(output).collect()).unwrap();

@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use crate::{error::StageError, facts::RecordFacts, kind::MetricPoint, record::RecordId};
+use crate::{content::SpoolFile, error::StageError, facts::RecordFacts, kind::MetricPoint, record::RecordId};
 
 /// One raw file of a source's record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,6 +76,7 @@ pub struct Context<'a> {
     files: &'a [SourceFile],
     threads: usize,
     data_folder: &'a Path,
+    spool_folder: Option<&'a Path>,
     offline: bool,
     log: Option<&'a Path>,
     cancel: &'a AtomicBool,
@@ -97,7 +98,18 @@ impl<'a> Context<'a> {
     /// A context that reports nothing and is never cancelled by anybody but the holder of `cancel`.
     pub fn new(cancel: &'a AtomicBool, events: &'a (dyn Fn(StageEvent) + Sync)) -> Self {
         let data_folder = Path::new("data");
-        Self { record: None, seed: None, files: &[], threads: 1, data_folder, offline: true, log: None, cancel, events }
+        Self {
+            record: None,
+            seed: None,
+            files: &[],
+            threads: 1,
+            data_folder,
+            spool_folder: None,
+            offline: true,
+            log: None,
+            cancel,
+            events,
+        }
     }
 
     /// Sets the record at hand.
@@ -128,6 +140,13 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn with_surroundings(self, data_folder: &'a Path, offline: bool) -> Self {
         Self { data_folder, offline, ..self }
+    }
+
+    /// Sets the folder for [`Context::spool`]: on the file system of the store, which takes finished files over by
+    /// renaming them. Without one it is the system's folder for temporary files.
+    #[must_use]
+    pub fn with_spool_folder(self, spool_folder: Option<&'a Path>) -> Self {
+        Self { spool_folder, ..self }
     }
 
     /// Sets the file for what a stage's own process writes; without one it is shown in an error only.
@@ -174,6 +193,19 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn log(&self) -> Option<&'a Path> {
         self.log
+    }
+
+    /// A new file for an output that is too large for memory, see [`crate::Each::encoded`].
+    ///
+    /// # Errors
+    /// If the folder cannot be written.
+    pub fn spool(&self) -> Result<SpoolFile, StageError> {
+        let system = std::env::temp_dir();
+        let folder = self.spool_folder.unwrap_or(&system);
+        SpoolFile::create(folder).map_err(|error| {
+            StageError::new(format!("failed to make a file in {}: {error}", folder.display()))
+                .help("free some space there, or give yourself the right to write")
+        })
     }
 
     /// Whether the network must not be used.

@@ -7,7 +7,7 @@ use std::{any::Any, sync::Arc};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{provenance::Provenance, table::TableError};
+use crate::{content::Content, provenance::Provenance, table::TableError};
 
 /// A kind of artifact: the type that stages work with and its bytes in the store.
 ///
@@ -34,6 +34,16 @@ pub trait Kind: Any + Send + Sync + Sized {
     /// # Errors
     /// If the bytes are not of this kind and version.
     fn decode(bytes: &Bytes) -> Result<Self, KindError>;
+
+    /// The value out of stored content. A kind whose artifacts can be larger than memory keeps the content and reads it
+    /// when it is asked; all others decode it.
+    ///
+    /// # Errors
+    /// As [`Kind::decode`]; also if the content cannot be read.
+    fn open(content: &Content) -> Result<Self, KindError> {
+        let bytes = content.bytes().map_err(|source| KindError::Read { kind: Self::NAME, source })?;
+        Self::decode(&bytes)
+    }
 
     /// For a kind that is a bundle of files ([`Kind::files`] gives them): the value that these files make.
     const FROM_FILES: Option<fn(Vec<NamedFile>) -> Self> = None;
@@ -88,6 +98,14 @@ pub enum KindError {
         /// What is wrong with the table.
         source: TableError,
     },
+    /// Stored content could not be read.
+    #[error("{kind}: failed to read its stored bytes: {source}")]
+    Read {
+        /// The kind's name.
+        kind: &'static str,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// The value breaks a rule of its kind.
     #[error("{kind}: {message}")]
     Invalid {
@@ -113,6 +131,7 @@ pub struct KindSpec {
     pub bundle: bool,
     encode: fn(&Artifact) -> Result<Vec<u8>, KindError>,
     decode: fn(&Bytes) -> Result<Artifact, KindError>,
+    open: fn(&Content) -> Result<Artifact, KindError>,
     metrics: fn(&Artifact) -> Vec<MetricPoint>,
     files: fn(&Artifact) -> Option<Vec<NamedFile>>,
     stamp: fn(Bytes, &Provenance) -> Bytes,
@@ -131,6 +150,7 @@ impl KindSpec {
             bundle: K::FROM_FILES.is_some(),
             encode: |artifact| cast::<K>(artifact)?.encode(),
             decode: |bytes| Ok(Arc::new(K::decode(bytes)?) as Artifact),
+            open: |content| Ok(Arc::new(K::open(content)?) as Artifact),
             metrics: |artifact| cast::<K>(artifact).map(Kind::metrics).unwrap_or_default(),
             files: |artifact| cast::<K>(artifact).ok().and_then(Kind::files),
             stamp: K::stamp,
@@ -152,6 +172,14 @@ impl KindSpec {
     /// As the kind's own.
     pub fn decode(&self, bytes: &Bytes) -> Result<Artifact, KindError> {
         (self.decode)(bytes)
+    }
+
+    /// [`Kind::open`].
+    ///
+    /// # Errors
+    /// As the kind's own.
+    pub fn open(&self, content: &Content) -> Result<Artifact, KindError> {
+        (self.open)(content)
     }
 
     /// [`Kind::metrics`].

@@ -15,6 +15,7 @@
 //! Invariant: encoding an artifact gives the same bytes on every run, whatever the machine or the number of threads
 //! (guarded by `table::tests::same_rows_give_the_same_bytes`).
 
+pub mod content;
 pub mod context;
 pub mod error;
 pub mod facts;
@@ -27,6 +28,7 @@ pub mod registry;
 pub mod stage;
 pub mod table;
 
+pub use content::{Content, SpoolFile};
 pub use context::{Cancelled, Context, SourceContext, SourceFile, SourceRecord, StageEvent};
 pub use error::StageError;
 pub use facts::{FactProblem, Place, StageFacts};

@@ -8,9 +8,14 @@
 //!
 //! An input may be optional: `Option<Each<K>>`.
 
-use std::{collections::BTreeMap, ops::Deref, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
 
 use crate::{
+    content::Content,
     error::StageError,
     kind::{Artifact, Kind, KindSpec},
     record::RecordId,
@@ -48,6 +53,8 @@ pub struct PortSpec {
 pub enum PortValue {
     /// `Each` (of the record at hand) or `One`.
     Single(Artifact),
+    /// As `Single`, of an output that was never in memory as a whole: its encoded bytes, see [`Each::encoded`].
+    Encoded(Content),
     /// `All`.
     Many(BTreeMap<RecordId, Artifact>),
 }
@@ -57,7 +64,14 @@ pub type PortValues = BTreeMap<&'static str, PortValue>;
 
 /// One record's artifact. Dereferences to the value.
 #[derive(Debug)]
-pub struct Each<K>(Arc<K>);
+pub struct Each<K>(Held<K>);
+
+#[derive(Debug)]
+enum Held<K> {
+    Value(Arc<K>),
+    /// Decoded when somebody asks for the value.
+    Encoded(Content, OnceLock<Arc<K>>),
+}
 
 /// Every record's artifact, sorted by record.
 #[derive(Debug)]
@@ -67,16 +81,32 @@ pub struct All<K>(BTreeMap<RecordId, Arc<K>>);
 #[derive(Debug)]
 pub struct One<K>(Arc<K>);
 
-impl<K> Each<K> {
+impl<K: Kind> Each<K> {
     /// Puts a value on the port.
     pub fn new(value: K) -> Self {
-        Self(Arc::new(value))
+        Self(Held::Value(Arc::new(value)))
+    }
+
+    /// Puts an artifact on the port that was written piece by piece, so that it is never in memory as a whole. `content`
+    /// must be what [`Kind::encode`] gives, to the byte; the writers of the kinds see to it.
+    #[must_use]
+    pub fn encoded(content: Content) -> Self {
+        Self(Held::Encoded(content, OnceLock::new()))
     }
 
     /// The value, shared.
     #[must_use]
     pub fn share(&self) -> Arc<K> {
-        Arc::clone(&self.0)
+        Arc::clone(self.value())
+    }
+
+    fn value(&self) -> &Arc<K> {
+        match &self.0 {
+            Held::Value(value) => value,
+            Held::Encoded(content, value) => {
+                value.get_or_init(|| Arc::new(K::open(content).expect("the stage wrote it, and holds the file open")))
+            }
+        }
     }
 }
 
@@ -124,11 +154,11 @@ impl<K> All<K> {
     }
 }
 
-impl<K> Deref for Each<K> {
+impl<K: Kind> Deref for Each<K> {
     type Target = K;
 
     fn deref(&self) -> &K {
-        &self.0
+        self.value()
     }
 }
 
@@ -175,7 +205,7 @@ fn downcast<K: Kind>(name: &str, artifact: Artifact) -> Result<Arc<K>, StageErro
 }
 
 macro_rules! single_port {
-    ($port:ident, $cardinality:expr) => {
+    ($port:ident, $cardinality:expr, $hold:expr, $give:expr) => {
         impl<K: Kind> Port for $port<K> {
             fn spec(name: &'static str, doc: &'static str) -> PortSpec {
                 let kind = KindSpec::of::<K>();
@@ -184,20 +214,23 @@ macro_rules! single_port {
 
             fn take(name: &'static str, value: Option<PortValue>) -> Result<Self, StageError> {
                 match value {
-                    Some(PortValue::Single(artifact)) => Ok(Self(downcast(name, artifact)?)),
+                    Some(PortValue::Single(artifact)) => Ok(Self($hold(downcast(name, artifact)?))),
                     _ => Err(unfit(name, K::NAME)),
                 }
             }
 
             fn give(self) -> Option<PortValue> {
-                Some(PortValue::Single(self.0))
+                Some($give(self.0))
             }
         }
     };
 }
 
-single_port!(Each, Cardinality::Each);
-single_port!(One, Cardinality::One);
+single_port!(Each, Cardinality::Each, Held::Value, |held: Held<K>| match held {
+    Held::Value(value) => PortValue::Single(value),
+    Held::Encoded(content, _) => PortValue::Encoded(content),
+});
+single_port!(One, Cardinality::One, |value| value, |value: Arc<K>| PortValue::Single(value));
 
 impl<K: Kind> Port for All<K> {
     fn spec(name: &'static str, doc: &'static str) -> PortSpec {

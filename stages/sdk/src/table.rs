@@ -1,9 +1,15 @@
 //! Owns the one way in which artifacts become Parquet: fixed writer properties, sorted metadata, no times, no machine.
 //!
-//! Invariant: the same rows and metadata give the same bytes (guarded by `tests::same_rows_give_the_same_bytes`).
+//! A table that is too large for memory is written piece by piece ([`TableStream`]) and read column by column, some rows at
+//! a time ([`StoredTable`]).
+//!
+//! Invariant: the same rows and metadata give the same bytes (guarded by `tests::same_rows_give_the_same_bytes`), in
+//! whatever pieces they were written (guarded by `tests::pieces_do_not_matter`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::Write,
+    ops::Range,
     sync::Arc,
 };
 
@@ -12,12 +18,12 @@ use arrow_array::{
     ListArray, RecordBatch, StringArray, cast::AsArray, types,
 };
 use arrow_buffer::NullBuffer;
-use arrow_schema::{ArrowError, DataType, Field, Schema};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::{
     arrow::{
-        ArrowWriter,
-        arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+        ArrowWriter, ProjectionMask,
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
         arrow_writer::ArrowWriterOptions,
     },
     basic::{Compression, Encoding, ZstdLevel},
@@ -28,6 +34,14 @@ use parquet::{
     },
     schema::types::ColumnPath,
 };
+
+use crate::content::Content;
+
+/// Most rows in a row group: what is read of a column at a time.
+pub const GROUP_ROW_N: usize = 1 << 20;
+
+/// Most bytes that a column of rows takes in a row group.
+const GROUP_LIST_BYTE_N: usize = 4 << 20;
 
 /// Why a table could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -144,13 +158,21 @@ impl TableWriter {
         self.column(name, Arc::new(Int32Array::from(values)), Layout::Delta, false)
     }
 
-    /// Integers of 32 bits of which those equal to `null` are stored as nulls.
+    /// Integers of 32 bits of which those equal to `null` are stored as nulls. The column is nullable only if there is one.
     #[must_use]
     pub fn i32_nullable(self, name: &str, values: &[i32], null: i32) -> Self {
+        if values.contains(&null) {
+            return self.i32_piece_with_nulls(name, values, null);
+        }
+        self.i32(name, values.to_vec())
+    }
+
+    /// As [`TableWriter::i32_nullable`], but the column is nullable whatever these rows hold: for one piece of a table.
+    #[must_use]
+    pub fn i32_piece_with_nulls(self, name: &str, values: &[i32], null: i32) -> Self {
         let validity =
             values.contains(&null).then(|| values.iter().map(|&value| value != null).collect::<NullBuffer>());
-        let nullable = validity.is_some();
-        self.column(name, Arc::new(Int32Array::new(values.to_vec().into(), validity)), Layout::Delta, nullable)
+        self.column(name, Arc::new(Int32Array::new(values.to_vec().into(), validity)), Layout::Delta, true)
     }
 
     /// Floats of 32 bits.
@@ -206,9 +228,17 @@ impl TableWriter {
     /// # Errors
     /// If the columns are not of one length.
     pub fn finish(self) -> Result<Vec<u8>, TableError> {
+        self.stream(Vec::new())?.finish()
+    }
+
+    /// Begins a table of several pieces, of which this is the first; it may be without rows. The metadata is that of the whole.
+    ///
+    /// # Errors
+    /// If the columns are not of one length, or the sink cannot be written.
+    pub fn stream<W: Write + Send>(self, sink: W) -> Result<TableStream<W>, TableError> {
         let mut properties = WriterProperties::builder()
             .set_created_by("ecgpipe".to_owned())
-            .set_max_row_group_row_count(Some(1 << 22))
+            .set_max_row_group_row_count(None)
             .set_data_page_row_count_limit(1 << 22)
             .set_data_page_size_limit(1 << 23)
             .set_write_batch_size(1 << 16)
@@ -231,12 +261,13 @@ impl TableWriter {
                 Layout::Compressed => properties.set_column_compression(path, zstd),
             };
         }
+        let group_row_n = self.fields.iter().map(|field| group_row_n(field.data_type())).min().unwrap_or(GROUP_ROW_N);
         let schema = Arc::new(Schema::new(self.fields));
-        let batch = RecordBatch::try_new(Arc::clone(&schema), self.columns)?;
         let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
-        let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options)?;
-        writer.write(&batch)?;
-        Ok(writer.into_inner()?)
+        let writer = ArrowWriter::try_new_with_options(sink, Arc::clone(&schema), options)?;
+        let mut stream = TableStream { writer, schema, group_row_n, open_row_n: 0 };
+        stream.write(self.columns)?;
+        Ok(stream)
     }
 
     fn column(mut self, name: &str, column: ArrayRef, layout: Layout, nullable: bool) -> Self {
@@ -245,6 +276,187 @@ impl TableWriter {
         self.layouts.push(layout);
         self
     }
+}
+
+fn group_row_n(data_type: &DataType) -> usize {
+    match data_type {
+        DataType::FixedSizeList(_, width) => {
+            let row_byte_n = usize::try_from(*width).unwrap_or(1).max(1) * size_of::<f32>();
+            (GROUP_LIST_BYTE_N / row_byte_n).clamp(1, GROUP_ROW_N)
+        }
+        _ => GROUP_ROW_N,
+    }
+}
+
+/// A table on its way into a file, piece by piece.
+pub struct TableStream<W: Write + Send> {
+    writer: ArrowWriter<W>,
+    schema: SchemaRef,
+    group_row_n: usize,
+    /// Rows in the row group that is being written.
+    open_row_n: usize,
+}
+
+impl<W: Write + Send> TableStream<W> {
+    /// Appends rows: the columns of the first piece, in its order and of its types. Metadata and units are not looked at.
+    ///
+    /// # Errors
+    /// If columns differ from those of the first piece, or the sink cannot be written.
+    pub fn append(&mut self, piece: TableWriter) -> Result<(), TableError> {
+        self.write(piece.columns)
+    }
+
+    /// Ends the table and gives the sink back.
+    ///
+    /// # Errors
+    /// If the sink cannot be written.
+    pub fn finish(self) -> Result<W, TableError> {
+        Ok(self.writer.into_inner()?)
+    }
+
+    fn write(&mut self, columns: Vec<ArrayRef>) -> Result<(), TableError> {
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
+        let mut written_n = 0;
+        while written_n < batch.num_rows() {
+            let piece_n = (self.group_row_n - self.open_row_n).min(batch.num_rows() - written_n);
+            self.writer.write(&batch.slice(written_n, piece_n))?;
+            written_n += piece_n;
+            self.open_row_n += piece_n;
+            if self.open_row_n == self.group_row_n {
+                self.writer.flush()?;
+                self.open_row_n = 0;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A table that stays where it is; rows of a column are read when they are asked for.
+#[derive(Clone, Debug)]
+pub struct StoredTable {
+    content: Content,
+    file: ArrowReaderMetadata,
+    metadata: BTreeMap<String, String>,
+}
+
+impl StoredTable {
+    /// Reads what the table says of itself, and checks that it is of this kind and version.
+    ///
+    /// # Errors
+    /// If the content is no Parquet table, or one of another kind or version.
+    pub fn open(content: &Content, kind: &str, version: u32) -> Result<Self, TableError> {
+        let table = Self::open_any(content)?;
+        let expected = format!("{kind} v{version}");
+        let found = table.metadata.get("ecgpipe.kind").cloned().unwrap_or_else(|| "a table of no kind".to_owned());
+        if found != expected {
+            return Err(TableError::Kind { found, expected });
+        }
+        check_codecs(table.file.metadata())?;
+        Ok(table)
+    }
+
+    fn open_any(content: &Content) -> Result<Self, TableError> {
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let file = ArrowReaderMetadata::load(content, options)?;
+        let metadata = entries(file.metadata());
+        Ok(Self { content: content.clone(), file, metadata })
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn row_n(&self) -> usize {
+        usize::try_from(self.file.metadata().file_metadata().num_rows()).unwrap_or_default()
+    }
+
+    /// A metadata entry.
+    ///
+    /// # Errors
+    /// If it is missing or not of type `T`.
+    pub fn meta<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<T, TableError> {
+        metadata_entry(&self.metadata, key)
+    }
+
+    /// The type of a column, checked as [`StoredTable::i32_nullable`] will find it.
+    ///
+    /// # Errors
+    /// If there is no such column of 32-bit integers.
+    pub fn check_i32(&self, name: &str) -> Result<(), TableError> {
+        const EXPECTED: &str = "32-bit integers";
+        let missing = TableError::Column { column: name.to_owned(), found: "missing".to_owned(), expected: EXPECTED };
+        let (_, field) = self.file.schema().column_with_name(name).ok_or(missing)?;
+        match field.data_type() {
+            DataType::Int32 => Ok(()),
+            other => Err(TableError::Column { column: name.to_owned(), found: other.to_string(), expected: EXPECTED }),
+        }
+    }
+
+    /// Some rows of a column of 32-bit integers whose nulls become `null`. Row groups outside the range are not read.
+    ///
+    /// # Errors
+    /// If there is no such column of that type, or the content cannot be read.
+    ///
+    /// # Panics
+    /// If the range is not within the table, as slicing does.
+    pub fn i32_nullable(&self, name: &str, rows: Range<usize>, null: i32) -> Result<Vec<i32>, TableError> {
+        assert!(rows.start <= rows.end && rows.end <= self.row_n(), "rows {rows:?} of {}", self.row_n());
+        self.check_i32(name)?;
+        let mut groups = Vec::new();
+        let (mut group_start, mut first_start) = (0, 0);
+        for (group_idx, group) in self.file.metadata().row_groups().iter().enumerate() {
+            let group_end = group_start + usize::try_from(group.num_rows()).unwrap_or_default();
+            if group_start < rows.end && rows.start < group_end {
+                first_start = if groups.is_empty() { group_start } else { first_start };
+                groups.push(group_idx);
+            }
+            group_start = group_end;
+        }
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.content.clone(), self.file.clone());
+        let projection = ProjectionMask::columns(builder.parquet_schema(), [name]);
+        let reader = builder
+            .with_projection(projection)
+            .with_row_groups(groups)
+            .with_offset(rows.start - first_start)
+            .with_limit(rows.len())
+            .with_batch_size(rows.len().clamp(1, 1 << 16))
+            .build()?;
+        let mut values = Vec::with_capacity(rows.len());
+        for batch in reader {
+            let column = Arc::clone(batch?.column(0));
+            let typed = column.as_primitive_opt::<types::Int32Type>();
+            append_with_nulls(&mut values, typed.ok_or_else(|| mismatch(name, &column, "32-bit integers"))?, null);
+        }
+        if values.len() != rows.len() {
+            return Err(short(rows.len(), values.len()));
+        }
+        Ok(values)
+    }
+}
+
+fn append_with_nulls(values: &mut Vec<i32>, array: &Int32Array, null: i32) {
+    let first = values.len();
+    values.extend_from_slice(array.values());
+    if let Some(validity) = array.nulls() {
+        for (value, valid) in values[first..].iter_mut().zip(validity) {
+            if !valid {
+                *value = null;
+            }
+        }
+    }
+}
+
+fn short(expected_n: usize, found_n: usize) -> TableError {
+    let message = format!("it should have {expected_n} rows, but {found_n} can be read");
+    TableError::Parquet(ParquetError::General(message))
+}
+
+fn metadata_entry<T: serde::de::DeserializeOwned>(
+    metadata: &BTreeMap<String, String>,
+    key: &str,
+) -> Result<T, TableError> {
+    let missing = || TableError::Metadata { key: key.to_owned(), detail: String::new() };
+    let json = metadata.get(key).ok_or_else(missing)?;
+    serde_json::from_str(json)
+        .map_err(|error| TableError::Metadata { key: key.to_owned(), detail: format!(" ({error})") })
 }
 
 /// A table out of bytes.
@@ -259,33 +471,20 @@ impl Table {
     /// # Errors
     /// If the bytes are no Parquet table, or one of another kind or version.
     pub fn read(bytes: &Bytes, kind: &str, version: u32) -> Result<Self, TableError> {
-        Self::open(bytes, |metadata| {
-            let expected = format!("{kind} v{version}");
-            let found = metadata.get("ecgpipe.kind").cloned().unwrap_or_else(|| "a table of no kind".to_owned());
-            if found == expected { Ok(()) } else { Err(TableError::Kind { found, expected }) }
-        })
+        Self::load(StoredTable::open(&Content::Memory(bytes.clone()), kind, version)?)
     }
 
-    fn open(
-        bytes: &Bytes,
-        check_kind: impl FnOnce(&BTreeMap<String, String>) -> Result<(), TableError>,
-    ) -> Result<Self, TableError> {
-        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes.clone(), options)?;
-        let file = builder.metadata().file_metadata();
-        let metadata = entries(builder.metadata());
-        check_kind(&metadata)?;
-        check_codecs(builder.metadata())?;
-        let row_n = usize::try_from(file.num_rows()).unwrap_or_default();
+    fn load(stored: StoredTable) -> Result<Self, TableError> {
+        let row_n = stored.row_n();
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(stored.content, stored.file);
         let schema = Arc::clone(builder.schema());
         // One batch holds the whole table: artifacts are read whole, and columns are then handed on without copies.
         let mut batches = builder.with_batch_size(row_n.max(1)).build()?;
         let batch = batches.next().transpose()?.unwrap_or_else(|| RecordBatch::new_empty(schema));
         if batch.num_rows() != row_n {
-            let message = format!("it should have {row_n} rows, but {} can be read", batch.num_rows());
-            return Err(TableError::Parquet(ParquetError::General(message)));
+            return Err(short(row_n, batch.num_rows()));
         }
-        Ok(Self { batch, metadata })
+        Ok(Self { batch, metadata: stored.metadata })
     }
 
     /// How many rows there are.
@@ -299,10 +498,7 @@ impl Table {
     /// # Errors
     /// If it is missing or not of type `T`.
     pub fn meta<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<T, TableError> {
-        let missing = || TableError::Metadata { key: key.to_owned(), detail: String::new() };
-        let json = self.metadata.get(key).ok_or_else(missing)?;
-        serde_json::from_str(json)
-            .map_err(|error| TableError::Metadata { key: key.to_owned(), detail: format!(" ({error})") })
+        metadata_entry(&self.metadata, key)
     }
 
     /// A column of 64-bit integers.
@@ -321,13 +517,7 @@ impl Table {
     /// See [`Table::i64`].
     pub fn i32(&self, name: &str) -> Result<Vec<i32>, TableError> {
         self.full_column(name, "32-bit integers")?;
-        self.i32_values(name)
-    }
-
-    fn i32_values(&self, name: &str) -> Result<Vec<i32>, TableError> {
-        let column = self.column(name, "32-bit integers")?;
-        let typed = column.as_primitive_opt::<types::Int32Type>();
-        Ok(typed.ok_or_else(|| mismatch(name, column, "32-bit integers"))?.values().to_vec())
+        self.i32_nullable(name, 0)
     }
 
     /// A column of 32-bit integers whose nulls become `null`.
@@ -335,14 +525,10 @@ impl Table {
     /// # Errors
     /// See [`Table::i64`].
     pub fn i32_nullable(&self, name: &str, null: i32) -> Result<Vec<i32>, TableError> {
-        let mut values = self.i32_values(name)?;
-        if let Some(validity) = self.column(name, "32-bit integers")?.nulls() {
-            for (value, valid) in values.iter_mut().zip(validity) {
-                if !valid {
-                    *value = null;
-                }
-            }
-        }
+        let column = self.column(name, "32-bit integers")?;
+        let typed = column.as_primitive_opt::<types::Int32Type>();
+        let mut values = Vec::with_capacity(column.len());
+        append_with_nulls(&mut values, typed.ok_or_else(|| mismatch(name, column, "32-bit integers"))?, null);
         Ok(values)
     }
 
@@ -495,7 +681,8 @@ impl std::fmt::Display for TableDifference {
 /// # Errors
 /// If one of them is no Parquet table.
 pub fn table_differences(first: &Bytes, second: &Bytes) -> Result<Vec<TableDifference>, TableError> {
-    let (first, second) = (Table::open(first, |_| Ok(()))?, Table::open(second, |_| Ok(()))?);
+    let load = |bytes: &Bytes| StoredTable::open_any(&Content::Memory(bytes.clone())).and_then(Table::load);
+    let (first, second) = (load(first)?, load(second)?);
     let keys: BTreeSet<&String> = first.metadata.keys().chain(second.metadata.keys()).collect();
     let metadata = keys.into_iter().filter(|key| first.metadata.get(*key) != second.metadata.get(*key));
     let mut found: Vec<_> = metadata.map(|key| TableDifference::Metadata { key: key.clone() }).collect();
@@ -527,10 +714,9 @@ pub fn table_differences(first: &Bytes, second: &Bytes) -> Result<Vec<TableDiffe
 /// # Errors
 /// If the bytes are no Parquet table.
 pub fn outline(bytes: &Bytes) -> Result<(BTreeSet<String>, BTreeMap<String, String>), TableError> {
-    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes.clone(), options)?;
-    let columns = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
-    Ok((columns, entries(builder.metadata())))
+    let table = StoredTable::open_any(&Content::Memory(bytes.clone()))?;
+    let columns = table.file.schema().fields().iter().map(|field| field.name().clone()).collect();
+    Ok((columns, table.metadata))
 }
 
 fn entries(file: &ParquetMetaData) -> BTreeMap<String, String> {
@@ -689,6 +875,59 @@ mod tests {
         ];
         assert_eq!(differences(other, longer), expected);
         assert!(table_differences(&Bytes::from_static(b"text"), &Bytes::new()).is_err());
+    }
+
+    /// Rows over three row groups, the samples with nulls in the second.
+    fn long(rows: Range<usize>) -> TableWriter {
+        let samples: Vec<i32> = rows.clone().map(|row| if row == GROUP_ROW_N + 5 { -1 } else { row as i32 % 977 }).collect();
+        TableWriter::new("thing", 1)
+            .i64("position", rows.clone().map(|row| 3 * row as i64))
+            .i32_piece_with_nulls("sample", &samples, -1)
+            .optional_text("symbol", rows.map(|row| (row % 7 == 0).then_some("N")))
+    }
+
+    #[test]
+    fn pieces_do_not_matter() {
+        let row_n = 2 * GROUP_ROW_N + 1000;
+        let whole = long(0..row_n).finish().expect("valid table");
+        for piece_n in [GROUP_ROW_N - 1, 300_007] {
+            let mut stream = long(0..0).stream(Vec::new()).expect("a sink");
+            for start in (0..row_n).step_by(piece_n) {
+                stream.append(long(start..(start + piece_n).min(row_n))).expect("the same columns");
+            }
+            assert!(stream.finish().expect("a sink") == whole, "pieces of {piece_n}");
+        }
+        // Groups of a table with rows of floats are shorter.
+        let wide = |rows: Range<usize>| {
+            let values: Vec<f32> = (rows.start * 1024..rows.end * 1024).map(|value| value as f32).collect();
+            TableWriter::new("thing", 1).i64("position", rows.map(|row| row as i64)).f32_rows("window", 1024, values)
+        };
+        let whole = wide(0..2100).finish().expect("valid table");
+        let mut stream = wide(0..5).stream(Vec::new()).expect("a sink");
+        for rows in [5..1500, 1500..1500, 1500..2100] {
+            stream.append(wide(rows)).expect("the same columns");
+        }
+        assert!(stream.finish().expect("a sink") == whole);
+        let table = Table::read(&Bytes::from(whole), "thing", 1).expect("own table");
+        assert_eq!(table.f32_rows("window").expect("column")[2_099 * 1024], 2_099.0 * 1024.0);
+    }
+
+    #[test]
+    fn rows_of_a_stored_column_are_read_by_range() {
+        let row_n = 2 * GROUP_ROW_N + 1000;
+        let content = Content::from(long(0..row_n).finish().expect("valid table"));
+        let table = StoredTable::open(&content, "thing", 1).expect("own table");
+        assert_eq!(table.row_n(), row_n);
+        let expected = |row: usize| if row == GROUP_ROW_N + 5 { -9 } else { row as i32 % 977 };
+        let ranges = [0..0, 0..10, 5..GROUP_ROW_N + 10, GROUP_ROW_N - 1..row_n, row_n - 1..row_n, row_n..row_n];
+        for rows in ranges.into_iter().chain([GROUP_ROW_N..2 * GROUP_ROW_N, 0..row_n]) {
+            let found = table.i32_nullable("sample", rows.clone(), -9).expect("a column");
+            assert!(found == rows.clone().map(expected).collect::<Vec<_>>(), "{rows:?}");
+        }
+        let error = table.i32_nullable("position", 0..1, -9).expect_err("another type").to_string();
+        assert_eq!(error, "column `position` is Int64, expected 32-bit integers");
+        let error = table.i32_nullable("nothing", 0..1, -9).expect_err("no such column").to_string();
+        assert_eq!(error, "column `nothing` is missing, expected 32-bit integers");
     }
 
     #[test]

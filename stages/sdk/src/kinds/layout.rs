@@ -233,7 +233,7 @@ mod tests {
             units: text("mV"),
             gain_adu_per_unit: 200.0,
             baseline_adu: 1024,
-            samples: vec![1, INVALID_SAMPLE],
+            samples: vec![1, INVALID_SAMPLE].into(),
         };
         let files = vec![NamedFile { name: text("a.svg"), bytes: vec![1] }];
         let tensor = Tensor { shape: vec![1, 2], values: vec![0.5, 1.0] };

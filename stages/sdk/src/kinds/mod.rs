@@ -40,9 +40,9 @@ pub use metrics::Metrics;
 pub use model::{Model, Tensor};
 pub use onnx::{Onnx, OnnxMetadataError};
 pub use predictions::Predictions;
-pub use signals::{INVALID_SAMPLE, Lead, Signals};
+pub use signals::{INVALID_SAMPLE, Lead, LeadSamples, Signals, SignalsWriter, StoredLead};
 pub use split::{Leak, Part, Split, SplitRow};
-pub use windows::{NormalisedWindows, Windows};
+pub use windows::{NormalisedWindows, Windows, WindowsWriter};
 
 use crate::{
     kind::{Kind, KindError, KindSpec},

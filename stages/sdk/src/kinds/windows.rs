@@ -1,4 +1,9 @@
 //! The `windows` and `normalised_windows` kinds: a stretch of signal around every beat of one record.
+//!
+//! Invariant: the bytes of windows do not depend on the pieces in which they were written
+//! (`tests::pieces_give_the_same_bytes`).
+
+use std::io::Write;
 
 use bytes::Bytes;
 
@@ -6,7 +11,7 @@ use super::{check_lengths, table_error};
 use crate::{
     kind::{Kind, KindError},
     record::RecordId,
-    table::{Table, TableError, TableWriter},
+    table::{Table, TableError, TableStream, TableWriter},
 };
 
 /// One window a beat, in mV.
@@ -66,6 +71,22 @@ impl Windows {
         check_lengths::<K>(beat_n * self.length_n, &[("samples", self.samples.len())])
     }
 
+    /// Takes all windows out and leaves the rest.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let empty = Self {
+            record: self.record.clone(),
+            patient: self.patient.clone(),
+            lead: self.lead.clone(),
+            beat_idx: Vec::new(),
+            sample_idx: Vec::new(),
+            symbol: Vec::new(),
+            samples: Vec::new(),
+            ..*self
+        };
+        std::mem::replace(self, empty)
+    }
+
     fn table<K: Kind>(&self) -> TableWriter {
         TableWriter::new(K::NAME, K::VERSION)
             .meta("record", &self.record)
@@ -97,14 +118,45 @@ impl Windows {
     }
 }
 
+/// Writes windows piece by piece, so that they are never in memory as a whole.
+pub struct WindowsWriter<W: Write + Send>(TableStream<W>);
+
+impl<W: Write + Send> WindowsWriter<W> {
+    /// Begins with the first windows, of which there may be none; all others share what these say of themselves.
+    ///
+    /// # Errors
+    /// If the windows break the kind's rules, or the sink cannot be written.
+    pub fn new(first: &Windows, sink: W) -> Result<Self, KindError> {
+        first.check::<Windows>()?;
+        let table = first.table::<Windows>().unit("samples", "mV");
+        table.stream(sink).map(Self).map_err(table_error::<Windows>)
+    }
+
+    /// Appends windows.
+    ///
+    /// # Errors
+    /// As [`WindowsWriter::new`].
+    pub fn write(&mut self, windows: &Windows) -> Result<(), KindError> {
+        windows.check::<Windows>()?;
+        self.0.append(windows.table::<Windows>()).map_err(table_error::<Windows>)
+    }
+
+    /// Ends the windows and gives the sink back.
+    ///
+    /// # Errors
+    /// If the sink cannot be written.
+    pub fn finish(self) -> Result<W, KindError> {
+        self.0.finish().map_err(table_error::<Windows>)
+    }
+}
+
 impl Kind for Windows {
     const NAME: &'static str = "windows";
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "one window a beat in mV: beat, R-peak position, reference symbol, samples";
 
     fn encode(&self) -> Result<Vec<u8>, KindError> {
-        self.check::<Self>()?;
-        self.table::<Self>().unit("samples", "mV").finish().map_err(table_error::<Self>)
+        WindowsWriter::new(self, Vec::new())?.finish()
     }
 
     fn decode(bytes: &Bytes) -> Result<Self, KindError> {
@@ -179,6 +231,25 @@ mod tests {
             range_mv: vec![1.0, 1.5],
             record_range_mv: 1.25,
         });
+    }
+
+    #[test]
+    fn pieces_give_the_same_bytes() {
+        let whole = windows();
+        let row = |row_idx: usize| Windows {
+            beat_idx: vec![whole.beat_idx[row_idx]],
+            sample_idx: vec![whole.sample_idx[row_idx]],
+            symbol: vec![whole.symbol[row_idx].clone()],
+            samples: whole.window(row_idx).to_vec(),
+            ..whole.clone()
+        };
+        let mut rest = row(0);
+        let first = rest.take();
+        assert_eq!((first.beat_n(), rest.beat_n(), &rest.lead), (1, 0, &whole.lead));
+        let mut writer = WindowsWriter::new(&first, Vec::new()).expect("a sink");
+        writer.write(&rest).expect("a valid piece");
+        writer.write(&row(1)).expect("a valid piece");
+        assert_eq!(writer.finish().expect("a sink"), whole.encode().expect("a valid value"));
     }
 
     #[test]
