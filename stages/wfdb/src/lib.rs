@@ -39,6 +39,7 @@
 mod annotation;
 mod code;
 mod error;
+mod flac;
 mod format;
 mod header;
 mod reader;
