@@ -14,8 +14,8 @@ use std::{
 };
 
 use ecgpipe_sdk::{
-    Artifact, BoundParams, Content, Context, ErasedStage, MetricPoint, PortValue, PortValues, RecordId, SourceFile, StageError,
-    StageEvent,
+    Artifact, BoundParams, Content, Context, ErasedStage, MetricPoint, PortValue, PortValues, RecordId, SourceFile,
+    StageError, StageEvent,
 };
 
 use crate::{

@@ -5,6 +5,8 @@
 //! of a database is found by [`crate::database`]. What is left for this stage is to choose records, to know patients, and
 //! to say which record is at fault.
 //!
+//! A record that is too long for memory is passed on piece by piece, as it is read.
+//!
 //! Invariant: every file that decides the result is listed by [`Stage::sources`] and nothing else is read
 //! (`tests::refuses`, `tests::lists_every_file_of_a_record`).
 
@@ -16,13 +18,16 @@ use std::{
 };
 
 use ecgpipe_sdk::{
-    Annotations, Context, Each, Lead, RawRecord, RecordId, Signals, SourceContext, SourceFile, SourceRecord, Stage,
-    StageError, StageEvent, StageFacts,
+    Annotations, Content, Context, Each, Lead, RawRecord, RecordId, Signals, SourceContext, SourceFile, SourceRecord,
+    Stage, StageError, StageEvent, StageFacts,
     facts::{FactProblem, Place, RecordFacts, names},
-    kinds::{Annotation, INVALID_SAMPLE},
+    kinds::{Annotation, INVALID_SAMPLE, SignalsWriter},
     ports,
 };
-use ecgpipe_wfdb::{Header, INVALID_I16, INVALID_I32, Samples, Timing, WfdbError, decode_annotations, decode_record};
+use ecgpipe_wfdb::{
+    Chunk, DataFile, Format, Header, INVALID_I16, INVALID_I32, RecordReader, Samples, Signal, Timing, WfdbError,
+    decode_annotations,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -165,9 +170,9 @@ impl Stage for IngestWfdb {
         let chosen = choose(params, &found.name, &paths)?;
         let source = |(record, path): (RecordId, &str)| {
             let path = found.path.join(path);
-            let (files, header) = record_files(&path, &record, &params.annotator, params.annotations)?;
+            let (files, header, signals) = record_files(&path, &record, &params.annotator, params.annotations)?;
             let patient = patient(params, database_name(&params.database), &record);
-            let facts = header_facts(&header, patient);
+            let facts = header_facts(&header, &signals, patient);
             Ok(SourceRecord { record, files, facts })
         };
         chosen.into_iter().map(source).collect()
@@ -179,8 +184,16 @@ impl Stage for IngestWfdb {
             Some(raw) => (patient(params, None, record), Source::Bundle(raw)),
             None => (patient(params, database_name(&params.database), record), Source::Files(cx.files())),
         };
-        let (signals, annotations) = ingest(record, patient, &params.annotator, params.annotations, &source)?;
-        Ok(Outputs { signals: Each::new(signals), annotations: Each::new(annotations) })
+        let reading = Reading::open(record, patient, source)?;
+        let annotations = reading.annotations(&params.annotator, params.annotations)?;
+        for text in reading.held_leads() {
+            cx.note(text);
+        }
+        let signals = match reading.is_long() {
+            true => Each::encoded(reading.spool(cx)?),
+            false => Each::new(reading.signals()?),
+        };
+        Ok(Outputs { signals, annotations: Each::new(annotations) })
     }
 }
 
@@ -215,9 +228,9 @@ fn named_patients(params: &Params, database: Option<&str>) -> Map<String, Value>
 }
 
 /// What a header says that later stages rely on.
-fn header_facts(header: &Header, patient: &str) -> RecordFacts {
-    let hz = header.sampling_frequency_hz * f64::from(frame_sample_n(header));
-    let leads: Vec<Value> = header.signals.iter().map(|signal| json!([signal.description, signal.units])).collect();
+fn header_facts(header: &Header, signals: &[Signal], patient: &str) -> RecordFacts {
+    let hz = header.sampling_frequency_hz * f64::from(frame_sample_n(signals));
+    let leads: Vec<Value> = signals.iter().map(|signal| json!([signal.description, signal.units])).collect();
     RecordFacts::from([
         (names::PATIENT.key, json!(patient)),
         (names::RECORD_FS_HZ.key, json!(hz)),
@@ -278,9 +291,10 @@ fn choose<'a>(params: &Params, database: &str, paths: &'a [String]) -> Result<Ve
     Ok(chosen)
 }
 
-/// The files of one record: header, signal files, annotation file; and what the header says. `path` is that of the record without an extension.
+/// The files of one record (header, signal files, annotation file; of a multi-segment record those of its segments too),
+/// its header, and its signals. `path` is that of the record without an extension.
 ///
-/// Only the header is read; the others must exist.
+/// Only headers are read; the others must exist.
 ///
 /// # Errors
 /// A header that is missing or wrong, a signal file that is missing or in another folder, an annotation file that is
@@ -290,16 +304,28 @@ pub fn record_files(
     record: &RecordId,
     annotator: &str,
     rule: AnnotationRule,
-) -> Result<(Vec<SourceFile>, Header), StageError> {
+) -> Result<(Vec<SourceFile>, Header, Vec<Signal>), StageError> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let file = |name: String| SourceFile { path: folder.join(&name), name };
+    let read_header = |file: &SourceFile| {
+        let bytes = fs::read(&file.path).map_err(|error| unreadable(&file.path, &error).record(record))?;
+        Header::parse(&bytes, &file.path.display().to_string()).map_err(|error| told(&error).record(record))
+    };
     let header_file = file(format!("{record}.hea"));
-    let bytes = fs::read(&header_file.path).map_err(|error| unreadable(&header_file.path, &error).record(record))?;
-    let header = parse_header(record, &bytes, &header_file.path.display().to_string())?;
+    let header = read_header(&header_file)?;
+    check_header(record, &header, &header_file.path.display().to_string())?;
 
     let mut files = vec![header_file];
-    for signal in &header.signals {
-        if files.iter().any(|file| file.name == signal.file_name) {
+    let mut headers = vec![header.clone()];
+    for segment in header.segments.iter().filter(|segment| segment.record_name != "~") {
+        let segment_file = file(format!("{}.hea", segment.record_name));
+        if !files.contains(&segment_file) {
+            headers.push(read_header(&segment_file)?);
+            files.push(segment_file);
+        }
+    }
+    for signal in headers.iter().flat_map(|header| &header.signals) {
+        if !names_a_file(signal) || files.iter().any(|file| file.name == signal.file_name) {
             continue;
         }
         let signal_file = file(signal.file_name.clone());
@@ -314,7 +340,17 @@ pub fn record_files(
     } else if rule == AnnotationRule::Required {
         return Err(missing_annotations(record, &annotation_file.path.display().to_string()));
     }
-    Ok((files, header))
+    let signals = match header.segments.is_empty() {
+        true => header.signals.clone(),
+        // Which leads there are, the layout says, or all segments together.
+        false => RecordReader::open(path).map_err(|error| told(&error).record(record))?.signals().to_vec(),
+    };
+    Ok((files, header, signals))
+}
+
+/// Signals without samples have no file, and `~` for its name.
+fn names_a_file(signal: &Signal) -> bool {
+    signal.format != Format::Null
 }
 
 /// Where the bytes of a record are.
@@ -339,6 +375,32 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Whether a file is part of the record.
+    fn has(&self, name: &str) -> bool {
+        match *self {
+            Self::Bundle(raw) => raw.file(name).is_some(),
+            Self::Files(files) => files.iter().any(|file| file.name == name),
+        }
+    }
+
+    /// A reader of the record with this header.
+    fn reader(self, header_bytes: &[u8], origin: &str) -> Result<RecordReader<'a>, WfdbError> {
+        RecordReader::new(header_bytes, origin, move |name| {
+            let missing = || WfdbError::Io {
+                path: name.into(),
+                source: io::ErrorKind::NotFound.into(),
+                help: "a record needs its header and all of its signal files in one folder",
+            };
+            match self {
+                Self::Bundle(raw) => raw.file(name).map(DataFile::in_memory).ok_or_else(missing),
+                Self::Files(files) => {
+                    let file = files.iter().find(|file| file.name == name).ok_or_else(missing)?;
+                    DataFile::open(&file.path)
+                }
+            }
+        })
+    }
+
     /// What a file is called in messages: its path if it has one.
     fn origin(&self, name: &str) -> String {
         let path = match *self {
@@ -349,103 +411,194 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Decodes one record, checks all that its header promises, and converts it.
-///
-/// A record with so many samples a frame in every lead counts as one of a higher sampling frequency.
+/// Reads one record into memory, checks all that its header promises, and converts it.
 ///
 /// # Errors
-/// A file that is missing or cannot be read, or that breaks its format; leads of different sampling frequencies; a
-/// header of another record.
+/// A file that is missing or cannot be read, or that breaks its format; a header of another record.
 pub fn ingest(
     record: &RecordId,
     patient: &str,
     annotator: &str,
     rule: AnnotationRule,
-    source: &Source<'_>,
+    source: Source<'_>,
 ) -> Result<(Signals, Annotations), StageError> {
-    let load = |name: &str| source.load(name).map_err(|error| error.record(record));
-    let header_name = format!("{record}.hea");
-    let origin = source.origin(&header_name);
-    let header_bytes = load(&header_name)?.ok_or_else(|| {
-        StageError::new(format!("{header_name}: the record has no header"))
-            .help("a record begins with its .hea file")
-            .record(record)
-    })?;
-    let header = parse_header(record, &header_bytes, &origin)?;
-
-    let mut signal_files = BTreeMap::new();
-    for signal in &header.signals {
-        let name = signal.file_name.as_str();
-        if !signal_files.contains_key(name) {
-            let bytes = load(name)?.ok_or_else(|| missing_signals(record, &source.origin(name)))?;
-            signal_files.insert(name, bytes);
-        }
-    }
-    let decoded = decode_record(&header_bytes, &origin, |name| {
-        Ok::<&[u8], WfdbError>(signal_files.get(name).expect("the header was parsed from the same bytes"))
-    });
-    let decoded = decoded.map_err(|error| told(&error).record(record))?;
-    let timing = decoded.timing();
-
-    let frame_sample_n = frame_sample_n(&header);
-    let sampling_frequency_hz = decoded.header.sampling_frequency_hz * f64::from(frame_sample_n);
-    let sample_n = decoded.sample_n * u64::from(frame_sample_n);
-    let leads = decoded.leads.into_iter().map(|lead| Lead {
-        name: lead.name,
-        units: lead.units,
-        gain_adu_per_unit: lead.gain_adu_per_unit,
-        baseline_adu: lead.baseline_adu,
-        samples: widen(lead.samples).into(),
-    });
-    let signals = Signals {
-        record: record.clone(),
-        patient: patient.to_owned(),
-        sampling_frequency_hz,
-        leads: leads.collect(),
-        comments: decoded.header.comments,
-    };
-
-    let annotation_name = format!("{record}.{annotator}");
-    let annotations = match load(&annotation_name)? {
-        Some(bytes) => convert_annotations(&bytes, &source.origin(&annotation_name), timing, frame_sample_n)
-            .map_err(|error| told(&error).record(record))?,
-        None if rule == AnnotationRule::Optional => Vec::new(),
-        None => return Err(missing_annotations(record, &source.origin(&annotation_name))),
-    };
-    let sample_n = i64::try_from(sample_n).expect("the samples are in memory");
-    Ok((signals, Annotations { record: record.clone(), sampling_frequency_hz, sample_n, annotations }))
+    let reading = Reading::open(record, patient, source)?;
+    let annotations = reading.annotations(annotator, rule)?;
+    Ok((reading.signals()?, annotations))
 }
 
-/// Parses a header and refuses what cannot become [`Signals`] whatever its signal files hold.
-fn parse_header(record: &RecordId, bytes: &[u8], origin: &str) -> Result<Header, StageError> {
-    let header = Header::parse(bytes, origin).map_err(|error| told(&error).record(record))?;
+/// A record that is about to be read.
+///
+/// Leads of several samples a frame make it one of a higher sampling frequency; of the leads that have fewer of them each
+/// sample is repeated, as the C library does in its high-resolution mode.
+struct Reading<'a> {
+    source: Source<'a>,
+    header_bytes: Cow<'a, [u8]>,
+    origin: String,
+    reader: RecordReader<'a>,
+    /// All but the samples.
+    head: Signals,
+    /// Samples that the fastest lead has in a frame.
+    frame_sample_n: u32,
+}
+
+/// Samples of all leads up to which a record is read into memory: 32 MB. A record of MIT-BIH has 1.3 million.
+const IN_MEMORY_SAMPLE_N: u64 = 8 << 20;
+/// Samples of all leads that are read at a time of a longer one.
+const CHUNK_SAMPLE_N: usize = 1 << 20;
+
+impl<'a> Reading<'a> {
+    fn open(record: &RecordId, patient: &str, source: Source<'a>) -> Result<Self, StageError> {
+        let header_name = format!("{record}.hea");
+        let origin = source.origin(&header_name);
+        let header_bytes = source.load(&header_name).map_err(|error| error.record(record))?.ok_or_else(|| {
+            StageError::new(format!("{header_name}: the record has no header"))
+                .help("a record begins with its .hea file")
+                .record(record)
+        })?;
+        let header = Header::parse(&header_bytes, &origin).map_err(|error| told(&error).record(record))?;
+        check_header(record, &header, &origin)?;
+        let absent = header.signals.iter().find(|signal| names_a_file(signal) && !source.has(&signal.file_name));
+        if let Some(signal) = absent {
+            return Err(missing_signals(record, &source.origin(&signal.file_name)));
+        }
+        let reader = source.reader(&header_bytes, &origin).map_err(|error| told(&error).record(record))?;
+        let frame_sample_n = frame_sample_n(reader.signals());
+        let lead = |signal: &Signal| Lead {
+            name: signal.description.clone(),
+            units: signal.units.clone(),
+            gain_adu_per_unit: signal.gain_adu_per_unit,
+            baseline_adu: signal.baseline_adu,
+            samples: Vec::new().into(),
+        };
+        let head = Signals {
+            record: record.clone(),
+            patient: patient.to_owned(),
+            sampling_frequency_hz: header.sampling_frequency_hz * f64::from(frame_sample_n),
+            leads: reader.signals().iter().map(lead).collect(),
+            comments: header.comments,
+        };
+        Ok(Self { source, header_bytes, origin, reader, head, frame_sample_n })
+    }
+
+    /// Whether the record is too long for memory.
+    fn is_long(&self) -> bool {
+        let frame_sample_n = u64::from(self.frame_sample_n) * self.head.leads.len() as u64;
+        self.reader.sample_n().saturating_mul(frame_sample_n) > IN_MEMORY_SAMPLE_N
+    }
+
+    /// What the user should know of leads that are slower than others.
+    fn held_leads(&self) -> Vec<String> {
+        let slow = self.reader.signals().iter().filter(|signal| signal.samples_per_frame != self.frame_sample_n);
+        let told = slow.map(|signal| {
+            let (lead, own_n, all_n) = (shown(&signal.description), signal.samples_per_frame, self.frame_sample_n);
+            let record = &self.head.record;
+            format!(
+                "record {record}: lead {lead} has {own_n} samples a frame where others have {all_n}; they are repeated"
+            )
+        });
+        told.collect()
+    }
+
+    /// The record in memory.
+    fn signals(self) -> Result<Signals, StageError> {
+        let (mut signals, frame_sample_n) = (self.head, self.frame_sample_n);
+        let record = self.reader.read_all().map_err(|error| told(&error).record(&signals.record))?;
+        for (lead, read) in signals.leads.iter_mut().zip(record.leads) {
+            let samples_per_frame = read.samples_per_frame;
+            lead.samples = repeated(widen(read.samples), samples_per_frame, frame_sample_n).into();
+        }
+        Ok(signals)
+    }
+
+    /// The record as the store will keep it, in a file. It is read twice: the first time it is verified, so that nothing
+    /// wrong is written.
+    fn spool(mut self, cx: &Context<'_>) -> Result<Content, StageError> {
+        let record = self.head.record.clone();
+        let told = |error: WfdbError| told(&error).record(&record);
+        let lead_n = self.head.leads.len();
+        let total_n = 2 * self.reader.sample_n();
+        let mut has_invalid = vec![false; lead_n];
+        self.each_chunk(cx, (0, total_n), &told, |leads| {
+            for (has_invalid, samples) in has_invalid.iter_mut().zip(leads) {
+                *has_invalid |= samples.contains(&INVALID_SAMPLE);
+            }
+            Ok(())
+        })?;
+        let mut writer = SignalsWriter::new(&self.head, &has_invalid, cx.spool()?)?;
+        self.reader = self.source.reader(&self.header_bytes, &self.origin).map_err(told)?;
+        self.each_chunk(cx, (total_n / 2, total_n), &told, |leads| Ok(writer.write(leads)?))?;
+        writer.finish()?.finish().map_err(|error| StageError::from_error(&error))
+    }
+
+    /// Passes the whole record on, some samples of all leads at a time.
+    fn each_chunk(
+        &mut self,
+        cx: &Context<'_>,
+        (done_n, total_n): (u64, u64),
+        told: &dyn Fn(WfdbError) -> StageError,
+        mut take: impl FnMut(&[&[i32]]) -> Result<(), StageError>,
+    ) -> Result<(), StageError> {
+        let per_frame: Vec<u32> = self.reader.signals().iter().map(|signal| signal.samples_per_frame).collect();
+        let frame_n = CHUNK_SAMPLE_N / (per_frame.len() * self.frame_sample_n as usize).max(1);
+        let mut chunks = self.reader.chunks(frame_n.max(1));
+        let mut chunk = Chunk::new();
+        while chunks.next_into(&mut chunk).map_err(told)? {
+            cx.check_cancelled()?;
+            let read = std::mem::take(&mut chunk.samples).into_iter().zip(&per_frame);
+            let leads: Vec<Vec<i32>> =
+                read.map(|(samples, own_n)| repeated(widen(samples), *own_n, self.frame_sample_n)).collect();
+            take(&leads.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+            cx.progress(done_n + chunk.first_frame_idx + chunk.frame_n as u64, total_n, "frames");
+        }
+        Ok(())
+    }
+
+    fn annotations(&self, annotator: &str, rule: AnnotationRule) -> Result<Annotations, StageError> {
+        let record = &self.head.record;
+        let name = format!("{record}.{annotator}");
+        let origin = self.source.origin(&name);
+        let annotations = match self.source.load(&name).map_err(|error| error.record(record))? {
+            Some(bytes) => convert_annotations(&bytes, &origin, self.reader.timing(), self.frame_sample_n)
+                .map_err(|error| told(&error).record(record))?,
+            None if rule == AnnotationRule::Optional => Vec::new(),
+            None => return Err(missing_annotations(record, &origin)),
+        };
+        Ok(Annotations {
+            record: record.clone(),
+            sampling_frequency_hz: self.head.sampling_frequency_hz,
+            sample_n: (self.reader.sample_n() * u64::from(self.frame_sample_n)).cast_signed(),
+            annotations,
+        })
+    }
+}
+
+/// Refuses what cannot become [`Signals`] whatever its signal files hold.
+fn check_header(record: &RecordId, header: &Header, origin: &str) -> Result<(), StageError> {
     let refuse = |message: String, help: &str| Err(StageError::new(message).help(help).record(record));
     if header.record_name != record.as_str() {
         let found = shown(&header.record_name);
         return refuse(format!("{origin}:1: the header is of record `{found}`"), "give header and file the same name");
     }
-    if !header.segments.is_empty() {
-        let message = format!("{origin}:1: a record of {} segments is not supported", header.segments.len());
-        return refuse(message, "ingest its segments, or join them with `xform` of the WFDB tools");
-    }
-    if header.signals.is_empty() {
+    if header.signals.is_empty() && header.segments.is_empty() {
         return refuse(format!("{origin}:1: the record has no signals"), "leave it out by `exclude`");
     }
-    let frame_sample_n = frame_sample_n(&header);
-    if let Some(other) = header.signals.iter().find(|signal| signal.samples_per_frame != frame_sample_n) {
-        let (lead, other_n) = (shown(&other.description), other.samples_per_frame);
-        let message = format!(
-            "{origin}: lead {lead} has {other_n} samples a frame, but the first lead has {frame_sample_n}: leads of \
-             different sampling frequencies are not supported"
-        );
-        return refuse(message, "bring all leads to one frequency with `xform` of the WFDB tools");
-    }
-    Ok(header)
+    Ok(())
 }
 
-/// Samples that each lead has in a frame.
-fn frame_sample_n(header: &Header) -> u32 {
-    header.signals.first().map_or(1, |signal| signal.samples_per_frame)
+/// Samples that the fastest lead has in a frame.
+fn frame_sample_n(signals: &[Signal]) -> u32 {
+    signals.iter().map(|signal| signal.samples_per_frame).max().unwrap_or(1)
+}
+
+/// `own_n` samples a frame as `frame_sample_n` of them: each stands where the last one at or before its time is.
+fn repeated(samples: Vec<i32>, own_n: u32, frame_sample_n: u32) -> Vec<i32> {
+    if own_n == frame_sample_n {
+        return samples;
+    }
+    let (own_n, all_n) = (own_n as usize, frame_sample_n as usize);
+    let frames = samples.chunks_exact(own_n);
+    frames.flat_map(|frame| (0..all_n).map(|place| frame[place * own_n / all_n])).collect()
 }
 
 fn widen(samples: Samples) -> Vec<i32> {
@@ -536,7 +689,7 @@ fn shown(text: &str) -> String {
 mod tests {
     use std::{path::PathBuf, sync::atomic::AtomicBool};
 
-    use ecgpipe_sdk::NamedFile;
+    use ecgpipe_sdk::{Kind, NamedFile};
     use expect_test::expect;
 
     use super::*;
@@ -722,7 +875,7 @@ mod tests {
                 }),
             ),
             (
-                "segments",
+                "segments without files",
                 Box::new(|folder, _| {
                     fs::write(folder.join("p002.hea"), "p002/2 2 360 3600\nx 1800\ny 1800\n").unwrap();
                 }),
@@ -730,12 +883,6 @@ mod tests {
             (
                 "a header without signals",
                 Box::new(|folder, _| fs::write(folder.join("p002.hea"), "p002 0 360 3600\n").unwrap()),
-            ),
-            (
-                "leads of two frequencies",
-                Box::new(|folder, _| {
-                    replace(&folder.join("p003.hea"), "p003.dat 16 ", "p003.dat 16x2 ");
-                }),
             ),
             ("an unknown record", Box::new(|_, params| params.records = Some(vec!["p20".to_owned()]))),
             ("an unknown exclusion", Box::new(|_, params| params.exclude = vec!["p2\n".to_owned()])),
@@ -793,12 +940,10 @@ mod tests {
               help: correct the line
             another record's header: record p003: DB/p003.hea:1: the header is of record `p002`
               help: give header and file the same name
-            segments: record p002: DB/p002.hea:1: a record of 2 segments is not supported
-              help: ingest its segments, or join them with `xform` of the WFDB tools
+            segments without files: record p002: DB/x.hea: No such file or directory (os error 2)
+              help: check the path; a record needs its header and all of its signal files in one folder
             a header without signals: record p002: DB/p002.hea:1: the record has no signals
               help: leave it out by `exclude`
-            leads of two frequencies: record p003: DB/p003.hea: lead V1 has 1 samples a frame, but the first lead has 2: leads of different sampling frequencies are not supported
-              help: bring all leads to one frequency with `xform` of the WFDB tools
             an unknown record: `records` names record `p20`, but database invented has no such record
               help: the database has p002, p003
             an unknown exclusion: `exclude` names record `p2\n`, but database invented has no such record
@@ -844,6 +989,81 @@ mod tests {
             assert_eq!(samples[0], INVALID_SAMPLE);
             assert!(samples[1..].iter().all(|&sample| sample.abs() < 2048));
         });
+    }
+
+    /// What becomes of a record that was written by hand: `files` by name, signals as 16-bit numbers.
+    fn read_by_hand(headers: &[(&str, &str)], files: &[(&str, &[i16])]) -> (Vec<String>, Signals) {
+        with_database(|folder| {
+            for (name, text) in headers {
+                fs::write(folder.join(name), text).unwrap();
+            }
+            for (name, samples) in files {
+                let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+                fs::write(folder.join(name), bytes).unwrap();
+            }
+            let records = Some(vec!["p009".to_owned()]);
+            let params = Params { records, annotations: AnnotationRule::Optional, ..params_of(folder) };
+            let source = sources(&params).unwrap().remove(0);
+            let names = source.files.iter().map(|file| file.name.clone()).collect();
+            let signals = run(&params, &source, None).unwrap().signals.share();
+            (names, (*signals).clone())
+        })
+    }
+
+    #[test]
+    fn the_samples_of_slower_leads_are_repeated() {
+        let header = "p009 2 180 4\np009.dat 16x2 200/mV\np009.dat 16 200/mV\n";
+        let samples = [0, 1, 100, 2, 3, 101, 4, 5, 102, 6, 7, 103];
+        let (_, signals) = read_by_hand(&[("p009.hea", header)], &[("p009.dat", &samples)]);
+        let lead = |idx: usize| signals.leads[idx].samples.to_vec().unwrap();
+        assert_eq!(signals.sampling_frequency_hz, 360.0);
+        assert_eq!(lead(0), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(lead(1), [100, 100, 101, 101, 102, 102, 103, 103]);
+        assert_eq!(repeated(vec![1, 2, 3, 4, 5, 6], 3, 5), [1, 1, 2, 2, 3, 4, 4, 5, 5, 6]);
+    }
+
+    #[test]
+    fn segments_are_joined_and_their_files_are_listed() {
+        let headers = [
+            ("p009.hea", "p009/3 1 360 10\np009a 4\n~ 2\np009b 4\n"),
+            ("p009a.hea", "p009a 1 360 4\np009a.dat 16 200/mV 12 0 1 10 0 MLII\n"),
+            ("p009b.hea", "p009b 1 360 4\np009b.dat 16 200/mV 12 0 5 26 0 MLII\n"),
+        ];
+        let files = [("p009a.dat", &[1, 2, 3, 4][..]), ("p009b.dat", &[5, 6, 7, 8][..])];
+        let (names, signals) = read_by_hand(&headers, &files);
+        assert_eq!(names, ["p009.hea", "p009a.hea", "p009b.hea", "p009a.dat", "p009b.dat"]);
+        assert_eq!(signals.leads[0].name, "MLII");
+        let expected = [1, 2, 3, 4, INVALID_SAMPLE, INVALID_SAMPLE, 5, 6, 7, 8];
+        assert_eq!(signals.leads[0].samples.to_vec().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_long_record_is_stored_as_a_short_one_would_be() {
+        let frame_n = IN_MEMORY_SAMPLE_N as usize / 2 + 12_345;
+        let sample = |frame_idx: usize, lead_idx: usize| (frame_idx * (lead_idx + 3) % 1999) as i16 - 700;
+        let lead = |lead_idx: usize| {
+            let mut samples: Vec<i16> = (0..frame_n).map(|frame_idx| sample(frame_idx, lead_idx)).collect();
+            samples[frame_n - 5] = if lead_idx == 1 { INVALID_I16 } else { 0 };
+            ecgpipe_wfdb::Lead {
+                name: format!("lead {lead_idx}"),
+                units: "mV".to_owned(),
+                gain_adu_per_unit: 200.0,
+                baseline_adu: 0,
+                samples_per_frame: 1,
+                samples: Samples::Narrow(samples),
+            }
+        };
+        let format = ecgpipe_wfdb::Format::Fixed16;
+        let record = ecgpipe_wfdb::Record::new("p009", 1000.0, format, vec![lead(0), lead(1)]).unwrap();
+        let files = ecgpipe_wfdb::encode_record(&record).unwrap().into_iter();
+        let raw = RawRecord::new(files.map(|(name, bytes)| NamedFile { name, bytes }).collect());
+        let record = RecordId::new("p009").unwrap();
+        let open = || Reading::open(&record, "p009", Source::Bundle(&raw)).unwrap();
+        assert!(open().is_long());
+        let (cancel, events) = (AtomicBool::new(false), |_| ());
+        let spooled = open().spool(&Context::new(&cancel, &events)).unwrap();
+        let in_memory = open().signals().unwrap().encode().unwrap();
+        assert!(spooled.bytes().unwrap() == in_memory);
     }
 
     #[test]
@@ -922,7 +1142,10 @@ mod tests {
         assert_eq!(lead_names(0), ["MLII", "V5"]);
         assert_eq!(lead_names(1), ["V5", "MLII"]);
         assert_eq!(read.iter().map(|output| output.signals.sample_n()).collect::<Vec<_>>(), [650_000; 3]);
-        assert_eq!(read[0].signals.leads.iter().map(|lead| lead.samples.read(0..1).unwrap()[0]).collect::<Vec<_>>(), [995, 1011]);
+        assert_eq!(
+            read[0].signals.leads.iter().map(|lead| lead.samples.read(0..1).unwrap()[0]).collect::<Vec<_>>(),
+            [995, 1011]
+        );
         assert_eq!(
             read.iter().map(|output| output.signals.patient.as_str()).collect::<Vec<_>>(),
             ["100", "114", "201"]

@@ -200,7 +200,7 @@ mod tests {
             units: units.to_owned(),
             gain_adu_per_unit: 200.0,
             baseline_adu: 1024,
-            samples: vec![1024, 1224, INVALID_SAMPLE],
+            samples: vec![1024, 1224, INVALID_SAMPLE].into(),
         };
         Signals {
             record: RecordId::new("114").unwrap(),
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn converts_to_millivolts() {
         for (units, one) in [("mV", 1.0), ("", 1.0), ("uV", 1e-3), ("\u{b5}V", 1e-3), ("V", 1e3), ("nV", 1e-6)] {
-            let samples = millivolts(&signals(&[("I", units)]), 0).unwrap();
+            let samples = millivolts(&signals(&[("I", units)]), 0, 0..3).unwrap();
             assert_eq!(samples[..2], [0.0, one], "{units}");
             assert!(samples[2].is_nan());
         }
@@ -240,8 +240,26 @@ mod tests {
     fn refuses_a_gain_of_zero() {
         let mut signals = signals(&[("I", "mV")]);
         signals.leads[0].gain_adu_per_unit = 0.0;
-        let error = millivolts(&signals, 0).unwrap_err();
+        let error = millivolts(&signals, 0, 0..3).unwrap_err();
         assert_eq!(error.message, "lead `I` has a gain of 0 ADC units per mV");
+    }
+
+    #[test]
+    fn reads_any_range_and_keeps_two_pieces() {
+        let mut signals = signals(&[("I", "mV")]);
+        let adu = |idx: usize| (idx % 100_003) as i32;
+        signals.leads[0].samples = (0..5 << 19).map(adu).collect::<Vec<_>>().into();
+        let pieces: Vec<Range<usize>> = signals.pieces().collect();
+        assert_eq!(pieces.len(), 3);
+        let expected = millivolts(&signals, 0, 0..signals.sample_n()).unwrap();
+        let mut reader = LeadReader::new(&signals, 0);
+        let (second, last) = (pieces[1].start, signals.sample_n());
+        for range in
+            [0..0, 0..10, second - 5..second + 5, second..second, 7..second + 1, 3..last, last - 1..last, last..last]
+        {
+            assert_eq!(reader.read(range.clone()).unwrap(), expected[range]);
+            assert!(reader.held.len() <= 2);
+        }
     }
 
     #[test]

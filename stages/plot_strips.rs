@@ -437,11 +437,7 @@ struct Trace {
 }
 
 impl Trace {
-    fn of(
-        lead: &ecgpipe_sdk::Lead,
-        mv_per_unit: f64,
-        (span, frequency_hz): (Span, f64),
-    ) -> Result<Self, StageError> {
+    fn of(lead: &ecgpipe_sdk::Lead, mv_per_unit: f64, (span, frequency_hz): (Span, f64)) -> Result<Self, StageError> {
         let first = (span.start_s * frequency_hz).ceil() as usize;
         let end = (((span.start_s + span.length_s) * frequency_hz).ceil() as usize).min(lead.samples.len());
         let samples = lead.physical(first.min(end)..end)?;

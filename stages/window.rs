@@ -209,8 +209,8 @@ impl<'a> Cutting<'a> {
             .record(&signals.record));
         }
         let lead_idx = lead::choose(signals, &params.leads)?;
-        let resampling = Resampling::new(from_hz, to_hz)
-            .map_err(|error| StageError::from_error(&error).record(&signals.record))?;
+        let resampling =
+            Resampling::new(from_hz, to_hz).map_err(|error| StageError::from_error(&error).record(&signals.record))?;
         let windows = Windows {
             record: signals.record.clone(),
             patient: signals.patient.clone(),

@@ -20,8 +20,8 @@ use std::{
 
 use bytes::Bytes;
 use ecgpipe_sdk::{
-    Artifact, Cardinality, Content, Context, KindSpec, MetricPoint, NamedFile, PortSpec, PortValue, PortValues, RecordId,
-    SourceFile, StageError, StageSpec, table,
+    Artifact, Cardinality, Content, Context, KindSpec, MetricPoint, NamedFile, PortSpec, PortValue, PortValues,
+    RecordId, SourceFile, StageError, StageSpec, table,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

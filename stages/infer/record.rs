@@ -122,7 +122,8 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, 
     notes.extend(rhythm_note);
     let predictions = predict(&mut session, &windows, features.as_ref())?;
 
-    let unreadable = unreadable(&lead::millivolts(&signals, lead_idx, 0..signals.sample_n())?, signals.sampling_frequency_hz);
+    let unreadable =
+        unreadable(&lead::millivolts(&signals, lead_idx, 0..signals.sample_n())?, signals.sampling_frequency_hz);
     let positions: Vec<i64> = beats.beats.iter().map(|beat| beat.sample_idx).collect();
     let gaps = after_gap(&positions, &unreadable);
     let mut rows = vec![None; positions.len()];
@@ -183,9 +184,9 @@ fn signals(input: &Path) -> Result<(Signals, RecordInfo), StageError> {
             .help("give a WFDB record, such as path/100 or path/100.hea, or windows as a .npy file")
     })?;
     // The annotator's name only serves to leave its file out: findings never come from annotations.
-    let (mut files, _) = record_files(&path, &record, "atr", AnnotationRule::Optional)?;
+    let (mut files, ..) = record_files(&path, &record, "atr", AnnotationRule::Optional)?;
     files.retain(|file| file.name != format!("{record}.atr"));
-    let (signals, _) = ingest(&record, record.as_str(), "atr", AnnotationRule::Optional, &Source::Files(&files))?;
+    let (signals, _) = ingest(&record, record.as_str(), "atr", AnnotationRule::Optional, Source::Files(&files))?;
     if signals.sample_n() == 0 {
         return Err(StageError::new("the record has no samples")
             .help("fetch it again: its signal file is empty")

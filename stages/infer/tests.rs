@@ -42,11 +42,11 @@ static PROJECT: LazyLock<Project> = LazyLock::new(|| {
             fs::write(path.join(file.name), file.bytes).unwrap();
         }
         let record = RecordId::new(&format!("p{:03}", patient_idx + 1)).unwrap();
-        let (files, _) = record_files(&path.join(record.as_str()), &record, "atr", AnnotationRule::Required).unwrap();
+        let (files, ..) = record_files(&path.join(record.as_str()), &record, "atr", AnnotationRule::Required).unwrap();
         let (signals, annotations) =
-            ingest(&record, record.as_str(), "atr", AnnotationRule::Required, &Source::Files(&files)).unwrap();
+            ingest(&record, record.as_str(), "atr", AnnotationRule::Required, Source::Files(&files)).unwrap();
         let beats = detect_peaks::find(&Default::default(), &signals, Some(&annotations)).unwrap();
-        let cut = min_max(&window::cut(&window::Params::default(), &signals, &beats).unwrap().windows);
+        let cut = min_max(&window::cut(&window::Params::default(), &signals, &beats).unwrap());
         let rows = align(&cut, &rhythm::features(&beats, &NAMES.map(str::to_owned)).unwrap());
         for (row_idx, symbol) in cut.windows.symbol.iter().enumerate() {
             let Some(class) = symbol.as_deref().and_then(|symbol| EscapeRule::DeChazal.class(symbol)) else { continue };

@@ -879,7 +879,8 @@ mod tests {
 
     /// Rows over three row groups, the samples with nulls in the second.
     fn long(rows: Range<usize>) -> TableWriter {
-        let samples: Vec<i32> = rows.clone().map(|row| if row == GROUP_ROW_N + 5 { -1 } else { row as i32 % 977 }).collect();
+        let samples: Vec<i32> =
+            rows.clone().map(|row| if row == GROUP_ROW_N + 5 { -1 } else { row as i32 % 977 }).collect();
         TableWriter::new("thing", 1)
             .i64("position", rows.clone().map(|row| 3 * row as i64))
             .i32_piece_with_nulls("sample", &samples, -1)

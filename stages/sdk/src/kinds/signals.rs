@@ -298,11 +298,7 @@ impl<W: Write + Send> SignalsWriter<W> {
     }
 }
 
-fn with_columns<'a>(
-    table: TableWriter,
-    has_invalid: &[bool],
-    leads: impl Iterator<Item = &'a [i32]>,
-) -> TableWriter {
+fn with_columns<'a>(table: TableWriter, has_invalid: &[bool], leads: impl Iterator<Item = &'a [i32]>) -> TableWriter {
     has_invalid.iter().zip(leads).enumerate().fold(table, |table, (idx, (has_invalid, samples))| {
         if *has_invalid {
             table.i32_piece_with_nulls(&column_name(idx), samples, INVALID_SAMPLE)
@@ -378,7 +374,13 @@ mod tests {
     use crate::content::SpoolFile;
 
     fn lead(name: &str, samples: Vec<i32>) -> Lead {
-        Lead { name: name.to_owned(), units: "mV".to_owned(), gain_adu_per_unit: 200.0, baseline_adu: 1024, samples: samples.into() }
+        Lead {
+            name: name.to_owned(),
+            units: "mV".to_owned(),
+            gain_adu_per_unit: 200.0,
+            baseline_adu: 1024,
+            samples: samples.into(),
+        }
     }
 
     fn signals(leads: Vec<Lead>) -> Signals {
@@ -419,7 +421,8 @@ mod tests {
             {
                 let lead = Lead { gain_adu_per_unit, baseline_adu, ..lead("I", part.to_vec()) };
                 let found = lead.physical(0..part.len()).expect("in memory").into_iter().map(f32::to_bits);
-                let expected = part.iter().map(|&sample| to_physical(sample, gain_adu_per_unit, baseline_adu).to_bits());
+                let expected =
+                    part.iter().map(|&sample| to_physical(sample, gain_adu_per_unit, baseline_adu).to_bits());
                 assert!(found.eq(expected), "{gain_adu_per_unit} {baseline_adu}");
             }
         }
@@ -463,7 +466,10 @@ mod tests {
     fn a_long_recording_stays_in_its_file() {
         let signals = Signals {
             // Noise, so that the file is above the limit.
-            leads: vec![lead("MLII", (0..8 << 20).map(|idx: i32| idx.wrapping_mul(0x9e37_79b9_u32 as i32) >> 9).collect())],
+            leads: vec![lead(
+                "MLII",
+                (0..8 << 20).map(|idx: i32| idx.wrapping_mul(0x9e37_79b9_u32 as i32) >> 9).collect(),
+            )],
             ..long()
         };
         let folder = tempfile::tempdir().expect("a folder");
