@@ -149,7 +149,7 @@ fn counts_as_bxb_does() {
     }
 }
 
-/// The bounds are a little below what was measured (99.794 and 99.861 % without the first five minutes; gqrs of WFDB
+/// The bounds are a little below what was measured (99.888 and 99.924 % without the first five minutes; gqrs of WFDB
 /// 10.7.0 has 99.737 and 99.717 %), so that the test fails when the detector gets worse.
 #[test]
 fn finds_the_beats_of_48_records() {
@@ -174,8 +174,8 @@ fn finds_the_beats_of_48_records() {
     eprintln!("all without the first 5 min: {}", late.text());
     eprintln!("all whole records:           {}", whole.text());
     assert_eq!(whole.found_n + whole.missed_n, 109_494);
-    assert!(late.sensitivity_percent() >= 99.77, "{}", late.text());
-    assert!(late.positive_predictivity_percent() >= 99.84, "{}", late.text());
+    assert!(late.sensitivity_percent() >= 99.86, "{}", late.text());
+    assert!(late.positive_predictivity_percent() >= 99.90, "{}", late.text());
 }
 
 /// DS1, resampled from 360 Hz: measured 99.83 to 99.85 and 99.81 to 99.83 % at 100 to 1000 Hz, 99.84 and 99.83 % at 360

@@ -111,6 +111,9 @@ impl Stage for DetectPeaks {
             let percent = detector.threshold_percent;
             return Err(format!("`detector.threshold_percent` must be 1 to 100, not {percent}"));
         }
+        if !(1.0..=60.0).contains(&detector.look_ahead_s) {
+            return Err(format!("`detector.look_ahead_s` must be 1 to 60 s, not {}", detector.look_ahead_s));
+        }
         Ok(())
     }
 
@@ -396,5 +399,8 @@ mod tests {
         let detector = DetectorParams { refractory_ms: 50.0, ..DetectorParams::default() };
         let error = DetectPeaks::check(&Params { detector, ..Params::default() }).unwrap_err();
         assert_eq!(error, "`detector.refractory_ms` must be 100 to 400 ms, not 50");
+        let detector = DetectorParams { look_ahead_s: 0.0, ..DetectorParams::default() };
+        let error = DetectPeaks::check(&Params { detector, ..Params::default() }).unwrap_err();
+        assert_eq!(error, "`detector.look_ahead_s` must be 1 to 60 s, not 0");
     }
 }
