@@ -10,6 +10,7 @@ pub mod database;
 pub mod dataset;
 pub mod infer;
 pub mod lead;
+pub mod matching;
 pub mod model_artifact;
 pub mod npy;
 pub mod onnx_runtime;
