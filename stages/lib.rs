@@ -10,6 +10,7 @@ pub mod database;
 pub mod dataset;
 pub mod infer;
 pub mod lead;
+pub mod matching;
 pub mod model_artifact;
 pub mod npy;
 pub mod onnx_runtime;
@@ -17,6 +18,7 @@ pub mod resample;
 
 pub mod detect_peaks;
 pub mod evaluate;
+pub mod evaluate_peaks;
 pub mod export_onnx;
 pub mod infer_onnx;
 pub mod ingest_wfdb;
@@ -40,6 +42,7 @@ include!(concat!(env!("OUT_DIR"), "/code_identity.rs"));
 pub fn register(registry: &mut Registry) {
     add::<detect_peaks::DetectPeaks>(registry);
     add::<evaluate::Evaluate>(registry);
+    add::<evaluate_peaks::EvaluatePeaks>(registry);
     add::<export_onnx::ExportOnnx>(registry);
     add::<infer_onnx::InferOnnx>(registry);
     add::<ingest_wfdb::IngestWfdb>(registry);

@@ -8,11 +8,11 @@ use std::{
 
 use ecgpipe_wfdb::{AnnotationCode, read_annotations, read_record};
 
-use super::{
-    detector::{DetectorParams, detect},
+use super::detector::{DetectorParams, detect};
+use crate::{
     matching::match_beats,
+    resample::{resample, resampled_position},
 };
-use crate::resample::{resample, resampled_position};
 
 /// De Chazal's training records; the detector's constants were chosen on them alone.
 const DS1: [&str; 22] = [

@@ -1,6 +1,6 @@
 //! Finds the R-peaks of a record, or takes them from the reference, and joins the two.
 //!
-//! [`detector`] owns the method, [`matching`] the pairing with the reference. Detected beats carry the symbol of the
+//! [`detector`] owns the method, [`crate::matching`] the pairing with the reference. Detected beats carry the symbol of the
 //! reference beat within the match window; reference beats without a detected one are kept apart as missed, so that an
 //! evaluation counts them as errors. Only annotations that mark a beat count: rhythm, noise and other marks, and
 //! ventricular flutter waves (as in ANSI/AAMI EC57), are left out.
@@ -10,7 +10,6 @@
 //! never changes where beats are detected.
 
 pub mod detector;
-pub mod matching;
 
 use ecgpipe_sdk::{
     Annotations, Beats, Context, Each, FactProblem, Place, Signals, Stage, StageError, StageFacts,
@@ -22,7 +21,7 @@ use ecgpipe_wfdb::AnnotationCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{agreement::some_of, lead};
+use crate::{agreement::some_of, lead, matching};
 use detector::DetectorParams;
 
 /// Finds R-peaks.
