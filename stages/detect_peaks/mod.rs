@@ -7,7 +7,7 @@
 //!
 //! Invariants: beats are in time order and inside the record; with a reference, every reference beat inside the record
 //! is either the label of exactly one beat or missed (`tests::every_reference_beat_is_found_or_missed`). A reference
-//! never changes where beats are detected.
+//! never changes where beats are detected. The record passes piece by piece, however long it is.
 
 pub mod detector;
 
@@ -21,8 +21,12 @@ use ecgpipe_wfdb::AnnotationCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{agreement::some_of, lead, matching};
-use detector::DetectorParams;
+use crate::{
+    agreement::some_of,
+    lead::{self, LeadReader},
+    matching,
+};
+use detector::{Detector, DetectorParams};
 
 /// Finds R-peaks.
 pub struct DetectPeaks;
@@ -180,9 +184,7 @@ pub fn find(params: &Params, signals: &Signals, annotations: Option<&Annotations
         (Peaks::Reference, Some(reference)) => (PeakSource::Reference, reference, Vec::new()),
         (Peaks::Detected, reference) => {
             let hz = signals.sampling_frequency_hz;
-            let leads = searched_leads(params, signals)?;
-            let leads: Vec<&[f32]> = leads.iter().map(Vec::as_slice).collect();
-            let detected = detector::detect(&leads, hz, &params.detector);
+            let detected = detected(params, signals)?;
             let window_n = (params.match_window_ms * hz / 1000.0).round() as i64;
             let (beats, missed) = labelled(&detected, reference.unwrap_or_default(), window_n);
             (PeakSource::Detected, beats, missed)
@@ -198,6 +200,26 @@ pub fn find(params: &Params, signals: &Signals, annotations: Option<&Annotations
         missed,
     })
 }
+
+/// The R-peaks, found while the record passes piece by piece.
+fn detected(params: &Params, signals: &Signals) -> Result<Vec<i64>, StageError> {
+    let mut leads: Vec<LeadReader<'_>> =
+        searched_leads(params, signals)?.into_iter().map(|idx| LeadReader::new(signals, idx)).collect();
+    let mut detector = Detector::new(leads.len(), signals.sampling_frequency_hz, &params.detector);
+    let (mut peaks, sample_n) = (Vec::new(), signals.sample_n());
+    for start in (0..sample_n).step_by(CHUNK_N) {
+        let chunk = start..(start + CHUNK_N).min(sample_n);
+        let samples = leads.iter_mut().map(|lead| lead.read(chunk.clone()));
+        let samples: Vec<Vec<f32>> = samples.collect::<Result<_, StageError>>()?;
+        detector.push(&samples.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        peaks.extend(detector.drain());
+    }
+    peaks.extend(detector.finish());
+    Ok(peaks)
+}
+
+/// Samples of each lead that the detector gets at a time.
+const CHUNK_N: usize = 1 << 16;
 
 /// Detected beats with the symbols of the reference beats that they stand for, and the reference beats without one.
 fn labelled(detected: &[i64], reference: Vec<Beat>, window_n: i64) -> (Vec<Beat>, Vec<Beat>) {
@@ -235,15 +257,27 @@ fn reference_beats(signals: &Signals, annotations: &Annotations) -> Result<Vec<B
 
 /// The annotated beats, each moved to its R-peak.
 fn refined(params: &Params, signals: &Signals, reference: Vec<Beat>) -> Result<Vec<Beat>, StageError> {
-    let leads = searched_leads(params, signals)?;
-    let leads: Vec<&[f32]> = leads.iter().map(Vec::as_slice).collect();
+    let hz = signals.sampling_frequency_hz;
+    let mut leads: Vec<LeadReader<'_>> =
+        searched_leads(params, signals)?.into_iter().map(|idx| LeadReader::new(signals, idx)).collect();
+    let context_n = (detector::REFINE_CONTEXT_S * hz) as i64 + 1;
     let marks: Vec<i64> = reference.iter().map(|beat| beat.sample_idx).collect();
-    let peaks = detector::refine(&leads, signals.sampling_frequency_hz, &marks);
-    Ok(reference.into_iter().zip(peaks).map(|(beat, sample_idx)| Beat { sample_idx, ..beat }).collect())
+    let mut refined = reference;
+    for (idx, &mark) in marks.iter().enumerate() {
+        let (start, end) = ((mark - context_n).max(0), (mark + context_n + 1).min(signals.sample_n() as i64));
+        let around = leads.iter_mut().map(|lead| lead.read(start as usize..end as usize));
+        let around: Vec<Vec<f32>> = around.collect::<Result<_, StageError>>()?;
+        let around: Vec<&[f32]> = around.iter().map(Vec::as_slice).collect();
+        // The neighbours bound how far the R-peak may be.
+        let first_idx = idx.saturating_sub(1);
+        let near: Vec<i64> = marks[first_idx..(idx + 2).min(marks.len())].iter().map(|mark| mark - start).collect();
+        refined[idx].sample_idx = start + detector::refine(&around, hz, &near)[idx - first_idx];
+    }
+    Ok(refined)
 }
 
-/// The leads to search, in mV, the preferred one first.
-fn searched_leads(params: &Params, signals: &Signals) -> Result<Vec<Vec<f32>>, StageError> {
+/// The leads to search, by index, the preferred one first.
+fn searched_leads(params: &Params, signals: &Signals) -> Result<Vec<usize>, StageError> {
     let hz = signals.sampling_frequency_hz;
     if !hz.is_finite() || hz < detector::MIN_SAMPLING_FREQUENCY_HZ {
         let min_hz = detector::MIN_SAMPLING_FREQUENCY_HZ;
@@ -254,7 +288,7 @@ fn searched_leads(params: &Params, signals: &Signals) -> Result<Vec<Vec<f32>>, S
     let first = lead::choose(signals, &params.leads)?;
     let others = (0..signals.leads.len())
         .filter(|&idx| params.all_leads && idx != first && lead::mv_per_unit(&signals.leads[idx].units).is_some());
-    std::iter::once(first).chain(others).map(|idx| lead::millivolts(signals, idx, 0..signals.sample_n())).collect()
+    Ok(std::iter::once(first).chain(others).collect())
 }
 
 #[cfg(test)]
@@ -375,6 +409,19 @@ mod tests {
         slow.sampling_frequency_hz = 25.0;
         let error = find(&Params::default(), &slow, None).unwrap_err().to_string();
         assert_eq!(error, "record p1: a sampling frequency of 25 Hz is too low to find QRS complexes");
+    }
+
+    #[test]
+    fn refines_beat_by_beat_as_on_the_whole_record() {
+        let signals = signals();
+        let marks = [3, 361, 380, 741, 1085, 1086, 1430, 7190, 7199];
+        let rows: Vec<(i64, &str)> = marks.iter().map(|&mark| (mark, "N")).collect();
+        let params = Params { peaks: Peaks::Reference, refine: true, ..Params::default() };
+        let found = find(&params, &signals, Some(&annotations(&rows))).unwrap();
+        let lead = lead::millivolts(&signals, 1, 0..signals.sample_n()).unwrap();
+        let expected = detector::refine(&[&lead], 360.0, &marks);
+        assert_ne!(expected, marks);
+        assert_eq!(found.beats.iter().map(|beat| beat.sample_idx).collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub(super) fn peak(
     largest_deflection(lead, sampling_frequency_hz, centre as usize, (first, last), scratch) as i64
 }
 
+/// A part of the leads that holds so much on both sides of a position gives the R-peak that the whole would.
+pub const REFINE_CONTEXT_S: f64 = BASELINE_REACH_S + 0.05;
+
 /// How far from the centre of its energy the R-peak of a beat may be.
 pub(super) const REACH_S: f64 = 0.08;
 /// Half of the time that counts for the baseline under a QRS complex.
