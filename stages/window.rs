@@ -13,7 +13,6 @@
 
 use ecgpipe_sdk::{
     Beats, Context, Each, Signals, Stage, StageError, StageFacts, Windows,
-    content::IN_MEMORY_LIMIT_BYTES,
     facts::names,
     kinds::{Beat, WindowsWriter},
     ports,
@@ -135,7 +134,7 @@ impl Stage for Window {
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {
         let (signals, beats) = (&inputs.signals, &inputs.beats);
         let mut cutting = Cutting::new(params, signals, beats)?;
-        let is_large = beats.beats.len() * params.length_n * size_of::<f32>() > IN_MEMORY_LIMIT_BYTES as usize;
+        let is_large = beats.beats.len() * params.length_n > IN_MEMORY_SAMPLE_N;
         let windows = if is_large {
             let mut writer = WindowsWriter::new(&cutting.windows, cx.spool()?)?;
             while cutting.advance(PIECE_BEAT_N)? {
@@ -166,8 +165,10 @@ impl Stage for Window {
     }
 }
 
+/// Samples of all windows up to which they are kept in memory: 4 MB. A record of MIT-BIH has up to 640,000.
+const IN_MEMORY_SAMPLE_N: usize = 1 << 20;
 /// Beats that are cut at a time where windows are too many for memory.
-const PIECE_BEAT_N: usize = 4096;
+const PIECE_BEAT_N: usize = 2048;
 
 /// Cuts one window for every beat of one record; the stage without its surroundings.
 ///
