@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::{Barrier, mpsc};
 
 use bytes::Bytes;
+use ecgpipe_sdk::{Content, SpoolFile};
 use proptest::prelude::*;
 
 use super::disk::{Hook, Verdict};
@@ -311,6 +312,75 @@ fn a_damaged_blob_is_replaced_by_the_next_publication() {
     fs::write(folder.blob(b"one hundred"), b"one hundreD").unwrap();
     SECOND.publish(&folder.open()).unwrap();
     assert!(FIRST.is_hit(&folder.open()) && SECOND.is_hit(&folder.open()));
+}
+
+/// 17 MB that depend on `seed`: more than is read into memory.
+fn large(seed: u8) -> Vec<u8> {
+    (0..17_u32 << 20).map(|idx| (idx.wrapping_mul(0x9e37_79b9) >> 24) as u8 ^ seed).collect()
+}
+
+fn publish_spooled(store: &Store, name: &str, bytes: &[u8]) -> Result<Manifest, StoreError> {
+    let mut spool = SpoolFile::create(&store.temporary_folder().unwrap()).unwrap();
+    spool.write_all(bytes).unwrap();
+    let (key, fields) = identity(name);
+    let lock = store.lock(&key, || panic!("nobody else computes {name}"))?;
+    let content = spool.finish().unwrap();
+    let output = NewOutput { name: "out".into(), kind: "bytes".into(), rows: None, content };
+    store.publish(lock, new_manifest(name, fields), vec![output])
+}
+
+#[test]
+fn a_file_is_taken_over_and_a_large_output_stays_in_its_file() {
+    let folder = Folder::new();
+    let (store, bytes) = (folder.open(), large(1));
+    let left_n = || fs::read_dir(folder.root().join("tmp")).unwrap().count();
+    let out = |manifest: &Manifest| manifest.outputs[&"out".into()].clone();
+    let first = publish_spooled(&store, "first", &bytes).unwrap();
+    store.flush().unwrap();
+    assert_eq!(left_n(), 0);
+    assert_eq!(out(&first).size, bytes.len() as u64);
+    assert!(store.read(&out(&first)).unwrap() == bytes);
+    let Content::File(file) = store.open_output(&out(&first)).unwrap() else { panic!("it is not in memory") };
+    assert_eq!(file.take(), None);
+    assert!(Content::File(file).bytes().unwrap() == bytes);
+    let blob = folder.blob(&bytes);
+    let others = fs::metadata(folder.root().join("format")).unwrap().mode();
+    assert_eq!(fs::metadata(&blob).unwrap().mode() & 0o044, others & 0o044, "others may read it as they may the rest");
+
+    // The same bytes once more: the file that is there stays, the new one goes.
+    let inode = fs::metadata(&blob).unwrap().ino();
+    assert_eq!(out(&publish_spooled(&store, "second", &bytes).unwrap()).digest, out(&first).digest);
+    store.flush().unwrap();
+    assert_eq!((fs::metadata(&blob).unwrap().ino(), left_n()), (inode, 0));
+
+    // Damage is found, moved away, and mended by the next who gives the bytes; so it is where nobody has read it before.
+    for is_read in [true, false] {
+        let mut damaged = bytes.clone();
+        damaged[11 << 20] ^= 1;
+        fs::write(&blob, &damaged).unwrap();
+        if is_read {
+            assert!(matches!(store.open_output(&out(&first)), Err(ReadError::Damaged { quarantined: Some(_), .. })));
+            assert!(matches!(store.open_output(&out(&first)), Err(ReadError::Missing { .. })));
+        }
+        let again = if is_read { "third" } else { "fourth" };
+        let published = publish_spooled(&store, again, &bytes).unwrap();
+        assert!(store.open_output(&out(&published)).unwrap().bytes().unwrap() == bytes);
+        store.flush().unwrap();
+        assert_eq!(left_n(), 0);
+    }
+    // A file that is shorter than it says.
+    fs::write(&blob, &bytes[..bytes.len() - 1]).unwrap();
+    assert!(matches!(store.open_output(&out(&first)), Err(ReadError::Damaged { .. })));
+    assert_eq!(store.verify().unwrap().problems.len(), 4, "each manifest has lost its blob");
+}
+
+#[test]
+fn a_file_that_cannot_be_taken_over_is_a_miss() {
+    let folder = Folder::new();
+    let store = folder.open_hooked(|step| if step == Step::BlobRename { Verdict::Fail(EIO) } else { Verdict::Go });
+    assert!(publish_spooled(&store, "first", b"few bytes").is_err());
+    assert!(matches!(store.lookup(&identity("first").0).unwrap(), Lookup::Miss(Miss::Absent)));
+    assert_eq!(fs::read_dir(folder.root().join("tmp")).unwrap().count(), 0);
 }
 
 #[test]

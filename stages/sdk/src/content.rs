@@ -9,9 +9,9 @@
 //! Invariant: bytes read at any position, by any number of threads, are those of the file (`tests::reads_by_position`).
 
 use std::{
-    fs::File,
+    fs::{File, Permissions},
     io::{self, BufWriter, Read, Write},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -173,7 +173,9 @@ impl SpoolFile {
     /// # Errors
     /// If the folder cannot be written.
     pub fn create(folder: &Path) -> io::Result<Self> {
-        let file = tempfile::Builder::new().prefix(PREFIX).tempfile_in(folder)?;
+        // What becomes a file of the store is for everybody whom the user's mask lets in, not for its maker alone.
+        let mode = Permissions::from_mode(0o666);
+        let file = tempfile::Builder::new().prefix(PREFIX).permissions(mode).tempfile_in(folder)?;
         Ok(Self(BufWriter::with_capacity(1 << 18, file)))
     }
 
