@@ -1,6 +1,6 @@
 //! Writing records: samples into the bytes of signal files, with the checksums and initial values that the header gets.
 //!
-//! Invariant: what is written reads back equal, whatever the chunks that it came in (`tests/round_trip.rs`).
+//! Invariant: what is written reads back equal, whatever the chunks that it came in (`chunks_are_written_as_the_whole_is`).
 
 use std::path::{Path, PathBuf};
 
