@@ -106,6 +106,9 @@ impl Energy {
         let history_n = energy.hop_n + 2 * energy.margin_n() + 2;
         let min_gap_n = (TUNED.min_gap_s * work_hz) as usize;
         energy.leads = (0..lead_n).map(|_| Lead::new(half_n + history_n, min_gap_n)).collect();
+        if let Some(first) = energy.leads.first_mut() {
+            first.trust = TUNED.first_lead_trust;
+        }
         energy
     }
 
@@ -150,11 +153,17 @@ impl Energy {
     /// Takes the next hop of every lead, at the end of the record what is left. Adds the candidates that it brings, in
     /// time order, and gives what the energy is like; `None` as long as there is none.
     pub(super) fn push(&mut self, hop: &[&[f32]], is_last: bool, candidates: &mut Vec<Candidate>) -> Option<Stretch> {
-        let before_n = self.leads[0].work.len();
         for (lead, samples) in self.leads.iter_mut().zip(hop) {
-            samples.chunks(self.factor).for_each(|samples| lead.push(mean(samples)));
+            match self.factor {
+                1 => lead.extend::<1>(samples),
+                2 => lead.extend::<2>(samples),
+                3 => lead.extend::<3>(samples),
+                4 => lead.extend::<4>(samples),
+                8 => lead.extend::<8>(samples),
+                factor => samples.chunks(factor).for_each(|samples| lead.push(mean(samples))),
+            }
         }
-        self.work_n += (self.leads[0].work.len() - before_n) as i64;
+        self.work_n += hop[0].len().div_ceil(self.factor) as i64;
         if is_last {
             let lag_n = self.lag_n();
             self.leads.iter_mut().for_each(|lead| (0..lag_n).for_each(|_| lead.push(f32::NAN)));
@@ -296,9 +305,9 @@ fn stretch(total: &[f32], scratch: &mut Quantiles) -> Stretch {
 
 /// Mean of the valid samples; NaN if more than half of them are invalid.
 fn mean(samples: &[f32]) -> f32 {
-    let mean = samples.iter().sum::<f32>() / samples.len() as f32;
-    if mean.abs() < MAX_MV {
-        return mean;
+    let sum = samples.iter().sum::<f32>();
+    if sum.abs() < MAX_MV {
+        return sum / samples.len() as f32;
     }
     let valid = samples.iter().filter(|sample| sample.abs() < MAX_MV);
     let (total, valid_n) = valid.fold((0.0, 0), |(total, n), sample| (total + sample, n + 1));
@@ -325,6 +334,8 @@ struct Lead {
     scale: f32,
     weight: f32,
     gain: Option<f32>,
+    /// Its weight counts so many times.
+    trust: f32,
 }
 
 impl Lead {
@@ -344,6 +355,24 @@ impl Lead {
             scale: 0.0,
             weight: 0.0,
             gain: None,
+            trust: 1.0,
+        }
+    }
+
+    /// Samples, `FACTOR` of which make one working sample.
+    fn extend<const FACTOR: usize>(&mut self, samples: &[f32]) {
+        let (whole, rest) = samples.as_chunks::<FACTOR>();
+        for samples in whole {
+            let sum: f32 = samples.iter().sum();
+            // Almost always.
+            if self.invalid_n == 0 && sum.abs() < MAX_MV {
+                self.work.push(sum / FACTOR as f32);
+            } else {
+                self.push(mean(samples));
+            }
+        }
+        if !rest.is_empty() {
+            self.push(mean(rest));
         }
     }
 
@@ -412,7 +441,8 @@ impl Lead {
         let newest = self.stretches.iter().rev().take(2).fold(0.0, |max: f32, stretch| max.max(stretch.peak));
         // A lead that has just fallen silent or gone wild counts less at once.
         let usual = (newest / self.scale).min(MOST_USUAL * self.scale / newest).min(1.0);
-        self.weight = if self.scale > LEAST_MV { (contrast * usual).powf(TUNED.weight_power) } else { 0.0 };
+        self.weight =
+            if self.scale > LEAST_MV { self.trust * (contrast * usual).powf(TUNED.weight_power) } else { 0.0 };
     }
 }
 
@@ -460,12 +490,13 @@ impl Gabor {
     #[inline]
     fn block<const N: usize>(&self, padded: &[f32]) -> [f32; N] {
         let half_n = self.half_n();
-        let samples =
-            |from: usize| padded[from..].first_chunk::<N>().expect("there are `half_n` samples on both sides");
-        let (mut even, mut odd) = (samples(half_n).map(|sample| self.even[0] * sample), [0.0f32; N]);
+        let padded = &padded[..2 * half_n + N];
+        let middle = padded[half_n..].first_chunk::<N>().expect("`N` samples and `half_n` after them");
+        let (mut even, mut odd) = (middle.map(|sample| self.even[0] * sample), [0.0f32; N]);
         let weights = self.even[1..].iter().zip(&self.odd[1..]);
-        for (distance, (even_weight, odd_weight)) in (1..).zip(weights) {
-            let (after, before) = (samples(half_n + distance), samples(half_n - distance));
+        let after = padded[half_n + 1..].array_windows::<N>();
+        let before = padded[..half_n - 1 + N].array_windows::<N>().rev();
+        for (((even_weight, odd_weight), after), before) in weights.zip(after).zip(before) {
             for idx in 0..N {
                 even[idx] += even_weight * (after[idx] + before[idx]);
                 odd[idx] += odd_weight * (after[idx] - before[idx]);
