@@ -1,7 +1,7 @@
 //! Owns the files for people and programs: `summary.md`, `summary.json`, `records.csv`, `errors.csv`.
 //!
-//! They only write down what an [`Evaluation`] says. Records with the most errors come first. A ratio of nothing to nothing
-//! is `-` (empty in CSV, null in JSON).
+//! They only write down what an [`Evaluation`] says. Records with the most errors come first. A ratio of nothing to
+//! nothing is `-` (empty in CSV, null in JSON).
 
 use std::{collections::BTreeMap, fmt::Write};
 
