@@ -207,8 +207,8 @@ fn tested<'a>(params: &Params, inputs: &'a Inputs) -> Result<Vec<Tested<'a>>, St
     };
     let counts = |record: &RecordId| !params.exclude.contains(record);
     let known: BTreeSet<&RecordId> = test.iter().map(|(record, ..)| *record).collect();
-    let unknown = inputs.reference.iter().map(|(record, _)| record).filter(|record| !known.contains(record));
-    if let Some(record) = unknown.filter(|record| counts(record)).next() {
+    let mut annotated = inputs.reference.iter().map(|(record, _)| record);
+    if let Some(record) = annotated.find(|record| !known.contains(record) && counts(record)) {
         return Err(StageError::new("there are reference annotations of the record, but no beats to test")
             .help("give both sides the same records, or name the record in `exclude`")
             .record(record));
