@@ -1,11 +1,11 @@
 //! Owns the pairing of detected beats with reference beats: which detection stands for which annotated beat.
 //!
-//! The rule is that of ANSI/AAMI EC57 as the WFDB tool `bxb` (10.7.0) applies it. Both lists are walked in time order. The
-//! earlier of the two beats at hand is paired with the other one if they are within the match window and if the *next*
-//! beat of the earlier one's own list is not at least as close; else it stays alone: a false positive if it was
-//! detected, a missed beat if it was annotated. A next beat that is closer still does not count as a rival if it has a
-//! better partner of its own: the beat after the other one (`bxb` since November 2002; it matters above 200 beats a
-//! minute alone).
+//! The rule is that of ANSI/AAMI EC57 as the WFDB tool `bxb` (10.7.0) applies it. Both lists are walked in time order.
+//! The earlier of the two beats at hand is paired with the other one if they are within the match window and if the
+//! *next* beat of the earlier one's own list is not at least as close; else it stays alone: a false positive if it was
+//! detected, a missed beat if it was annotated. A next beat that is as close or closer is no rival if it has a better
+//! partner of its own: the beat after the other one (`bxb` since November 2002; it matters above 200 beats a minute
+//! alone).
 //!
 //! Invariant: a pairing is one to one, in time order, and never wider than the window
 //! (`tests::pairs_are_one_to_one_in_order_and_close`).
@@ -70,8 +70,8 @@ impl<'a> Walk<'a> {
 
     /// Over the beats from `start_idx` to `end_idx`, both included.
     ///
-    /// At the start it is the reference that decides what is inside. A detected beat before the start that stands for the
-    /// first reference beat takes part; one within the window after the start that stands for none may belong to a
+    /// At the start it is the reference that decides what is inside. A detected beat before the start that stands for
+    /// the first reference beat takes part; one within the window after the start that stands for none may belong to a
     /// reference beat before it, and is passed over.
     #[must_use]
     pub fn within(self, start_idx: i64, end_idx: i64) -> Self {

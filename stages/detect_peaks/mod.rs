@@ -1,6 +1,6 @@
 //! Finds the R-peaks of a record, or takes them from the reference, and joins the two.
 //!
-//! [`detector`] owns the method, [`crate::matching`] the pairing with the reference. Detected beats carry the symbol of the
+//! [`detector`] owns the method, [`crate::matching`] the pairing. Detected beats carry the symbol of the
 //! reference beat within the match window; reference beats without a detected one are kept apart as missed, so that an
 //! evaluation counts them as errors. Only annotations that mark a beat count: rhythm, noise and other marks, and
 //! ventricular flutter waves (as in ANSI/AAMI EC57), are left out.

@@ -5,9 +5,10 @@
 //! the WFDB Applications Guide:
 //!
 //! - Beats between `[` and `]` (ventricular fibrillation or flutter) are not beats.
-//! - Shutdown, which is where no signal is readable, begins with a `~` that has bits 4 and 5 of its subtype set and ends
-//!   with the next annotation if that is a `~` without them. A `~` that is alone stands in the middle of its stretch, as
-//!   in the AHA database: from one match window behind the beat before it to one before the annotation after it.
+//! - Shutdown, which is where no signal is readable, begins with a `~` that has bits 4 and 5 of its subtype set and
+//!   ends with the next annotation if that is a `~` without them. A `~` that is alone stands in the middle of its
+//!   stretch, as in the AHA database: from one match window behind the beat before it to one before the annotation
+//!   after it.
 //! - For runs, normal beats within atrial fibrillation (rhythm `(AF...`) are supraventricular, and fibrillation of the
 //!   ventricles (`[`, or a rhythm `(VF...`) is a run of the greatest length.
 //!

@@ -1,15 +1,15 @@
 //! Owns the beat-by-beat comparison of ANSI/AAMI EC57: which beats agree, which are missed, extra or of another class.
 //!
-//! Method: `bxb` of WFDB 10.7, the reference implementation of the standard (bxb(1), WFDB Applications Guide). Beats are
-//! paired by [`crate::matching`]. A reference beat without a partner is paired with `X` if the test annotator was shut
-//! down there, else with `O`; a test beat without a partner with `X` in a shutdown of the reference, else with `O`, and
-//! not at all within ventricular fibrillation of the reference. The RR interval error compares, at every step of the
-//! walk, the intervals that end at both beats at hand.
+//! Method: `bxb` of WFDB 10.7, the reference implementation of the standard (bxb(1), WFDB Applications Guide). Beats
+//! are paired by [`crate::matching`]. A reference beat without a partner is paired with `X` if the test annotator was
+//! shut down there, else with `O`; a test beat without a partner with `X` in a shutdown of the reference, else with
+//! `O`, and not at all within ventricular fibrillation of the reference. The RR interval error compares, at every step
+//! of the walk, the intervals that end at both beats at hand.
 //!
 //! One difference from `bxb`: a beat at sample 0 counts (`bxb` takes it for the state before its first beat).
 //!
-//! Invariants: every reference beat in the period is counted once, and every test beat that is neither in fibrillation of
-//! the reference nor passed over at the start (`tests::counts_add_up`).
+//! Invariants: every reference beat in the period is counted once, and every test beat that is neither in fibrillation
+//! of the reference nor passed over at the start (`tests::counts_add_up`).
 
 use super::annotator::{Annotator, Cover};
 use crate::{

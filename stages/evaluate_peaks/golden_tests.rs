@@ -1,9 +1,9 @@
-//! Every file that the C tools wrote for the 48 records of the MIT-BIH Arrhythmia Database 1.0.0 and three test annotators,
-//! written again and compared byte by byte.
+//! Every file that the C tools wrote for the 48 records of the MIT-BIH Arrhythmia Database 1.0.0 and three test
+//! annotators, written again and compared byte by byte.
 //!
 //! The annotators: `qrs` and `wqrs` are what the C detectors gqrs and wqrs wrote of the first signal; `tst` is the
-//! reference with random misses, extra beats, shifts and wrong classes. The files, made by `bxb`, `rxr` and `sumstats` of
-//! WFDB 10.7.0 over all records R in order, for an annotator T:
+//! reference with random misses, extra beats, shifts and wrong classes. The files, made by `bxb`, `rxr` and `sumstats`
+//! of WFDB 10.7.0 over all records R in order, for an annotator T:
 //!
 //! | file | command |
 //! |---|---|

@@ -1,9 +1,9 @@
 //! Owns the text of the WFDB tools: the line formats and reports of `bxb` and `rxr`, and the summaries of `sumstats`,
 //! byte for byte as version 10.7 writes them, so that `sumstats` and every script for these files read them.
 //!
-//! Formats: bxb(1), rxr(1) and sumstats(1) of the WFDB Applications Guide, tables 3, A.2, A.3 and A.7 of ANSI/AAMI EC57.
-//! What they call by a letter: rows are capitals (reference), columns are small letters (test); a prime marks a sum, `Nn'`
-//! being all N beats found as N, F or Q.
+//! Formats: bxb(1), rxr(1) and sumstats(1) of the WFDB Applications Guide, tables 3, A.2, A.3 and A.7 of ANSI/AAMI
+//! EC57. What they call by a letter: rows are capitals (reference), columns are small letters (test); a prime marks a
+//! sum, `Nn'` being all N beats found as N, F or Q.
 //!
 //! Invariant: what is written equals the files of the C tools on 48 records and three annotators
 //! (`golden_tests::beat_by_beat_files_are_those_of_bxb`, `golden_tests::run_by_run_files_are_those_of_rxr`).

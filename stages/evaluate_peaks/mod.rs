@@ -1,11 +1,12 @@
 //! `evaluate_peaks`: scores detected beats, or any annotator, against the reference annotations by ANSI/AAMI EC57.
 //!
-//! [`annotator`] reads what each side says of a record, [`crate::matching`] pairs beats, [`beat_by_beat`] and [`run_by_run`]
-//! count, [`line_format`] writes what the standard's reference programs write, and `summary` writes for people. Two views
-//! are always given: `late`, without the learning period, which is what the standard reports, and `full`.
+//! [`annotator`] reads what each side says of a record, [`crate::matching`] pairs beats, [`beat_by_beat`] and
+//! [`run_by_run`] count, [`line_format`] writes what the standard's reference programs write, and `summary` writes for
+//! people. Two views are always given: `late`, without the learning period, which is what the standard reports, and
+//! `full`.
 //!
-//! Beats of a detector have no classes: then only their positions are scored, and every one of them counts as `N` where a
-//! format has a class, as for the WFDB detectors.
+//! Beats of a detector have no classes: then only their positions are scored, and every one of them counts as `N` where
+//! a format has a class, as for the WFDB detectors.
 //!
 //! The reference must be the whole annotation file: which beats count depends on its marks of ventricular fibrillation
 //! and of unreadable signals, so that beats alone would give other figures.
@@ -53,8 +54,8 @@ pub struct Params {
     /// Where scoring stops, in seconds from the start of each record. Default: at the end of the record.
     #[schemars(range(min = 0))]
     pub end_s: Option<f64>,
-    /// Records to leave out, by name. Default: none. For figures on beat classes EC57 leaves out records with paced beats
-    /// (102, 104, 107 and 217 of mitdb); for detection they count.
+    /// Records to leave out, by name. Default: none. For figures on beat classes EC57 leaves out records with paced
+    /// beats (102, 104, 107 and 217 of mitdb); for detection they count.
     #[schemars(with = "Vec<String>")]
     pub exclude: Vec<RecordId>,
     /// What reports call the reference annotator. Default: `atr`.
@@ -94,16 +95,17 @@ ports! {
         /// Gross figures and averages over records, as `late/se` and `full/average_ppv`; ratios are from 0 to 1.
         pub metrics: One<Metrics>,
         /// `summary.md`, `summary.json`, `records.csv` (worst records first), `errors.csv` (every error with its time);
-        /// and for each view, here `late`, what the C tools write: `late.line` and `late.sd` (`bxb -l`), `late.line_L` and
-        /// `late.sd_L` (`bxb -L`), `late.report` (`bxb`), `late.S` (`bxb -S`), `late.rxr_v` and `late.rxr_s` (`rxr -L`,
-        /// for annotations), with `.sumstats` behind the name what `sumstats` says of one.
+        /// and for each view, here `late`, what the C tools write: `late.line` and `late.sd` (`bxb -l`), `late.line_L`
+        /// and `late.sd_L` (`bxb -L`), `late.report` (`bxb`), `late.S` (`bxb -S`), `late.rxr_v` and `late.rxr_s` (`rxr
+        /// -L`, for annotations), with `.sumstats` behind the name what `sumstats` says of one.
         pub report: One<Files>,
     }
 }
 
 impl Stage for EvaluatePeaks {
     const NAME: &'static str = "evaluate_peaks";
-    const SUMMARY: &'static str = "scores detected beats or any annotator against the reference by AAMI EC57, in the formats of bxb, rxr and sumstats";
+    const SUMMARY: &'static str =
+        "scores beats against reference annotations by AAMI EC57, in the files of bxb, rxr and sumstats";
     type Params = Params;
     type Inputs = Inputs;
     type Outputs = Outputs;
@@ -205,8 +207,8 @@ fn tested<'a>(params: &Params, inputs: &'a Inputs) -> Result<Vec<Tested<'a>>, St
     };
     let counts = |record: &RecordId| !params.exclude.contains(record);
     let known: BTreeSet<&RecordId> = test.iter().map(|(record, ..)| *record).collect();
-    let unknown = inputs.reference.iter().map(|(record, _)| record).filter(|record| !known.contains(record));
-    if let Some(record) = unknown.filter(|record| counts(record)).next() {
+    let mut annotated = inputs.reference.iter().map(|(record, _)| record);
+    if let Some(record) = annotated.find(|record| !known.contains(record) && counts(record)) {
         return Err(StageError::new("there are reference annotations of the record, but no beats to test")
             .help("give both sides the same records, or name the record in `exclude`")
             .record(record));

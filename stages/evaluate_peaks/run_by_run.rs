@@ -1,10 +1,10 @@
-//! Owns the run-by-run comparison of ANSI/AAMI EC57: couplets, short and long runs of ectopic beats that were found, and
-//! those that were really there.
+//! Owns the run-by-run comparison of ANSI/AAMI EC57: couplets, short and long runs of ectopic beats that were found,
+//! and those that were really there.
 //!
 //! Method: `rxr` of WFDB 10.7, the reference implementation of the standard (rxr(1), WFDB Applications Guide). A run of
-//! one annotator lasts from one match window before its first beat to one behind its last; the other annotator's longest
-//! run that lies in there is what it is compared with. Runs of the reference give sensitivity, runs of the test annotator
-//! positive predictivity. Lengths stop at 6, which stands for all longer runs and for fibrillation.
+//! one annotator lasts from one match window before its first beat to one behind its last; the other annotator's
+//! longest run that lies in there is what it is compared with. Runs of the reference give sensitivity, runs of the test
+//! annotator positive predictivity. Lengths stop at 6, which stands for all longer runs and for fibrillation.
 //!
 //! One difference from `rxr`: an annotator without any annotation in the period has no runs (`rxr` gives up).
 

@@ -1,7 +1,7 @@
 //! Owns the files for people and programs: `summary.md`, `summary.json`, `records.csv`, `errors.csv`.
 //!
-//! They only write down what an [`Evaluation`] says. Records with the most errors come first. A ratio of nothing to nothing
-//! is `-` (empty in CSV, null in JSON).
+//! They only write down what an [`Evaluation`] says. Records with the most errors come first. A ratio of nothing to
+//! nothing is `-` (empty in CSV, null in JSON).
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -202,6 +202,11 @@ fn notes(text: &mut String, evaluation: &Evaluation, params: &Params) {
             "- Positions alone were tested: beats of a detector have no classes. In the files of the C tools each of them \
              is `N`, so that figures of V and S in there mean nothing.\n",
         );
+    } else {
+        text.push_str(
+            "- Escape beats `e`, `j`, `n` are S. +P of V: F and Q beats taken for V are no errors, nor Q beats taken for S \
+             in +P of S.\n",
+        );
     }
     if let Some(end_s) = params.end_s {
         let _ = writeln!(text, "- Scoring stops at {end_s} s.");
@@ -222,8 +227,6 @@ fn notes(text: &mut String, evaluation: &Evaluation, params: &Params) {
          own.\n\
          - RR error: root mean square of the differences of RR intervals, one at each step through both sides' beats; a missed \
          beat makes it jump.\n\
-         - Escape beats `e`, `j`, `n` are S. +P of V: F and Q beats taken for V are no errors, nor Q beats taken for S in +P of \
-         S.\n\
          - Decision support, not a diagnosis: these figures say how often beats agree with a reference, on these records.\n",
     );
 }

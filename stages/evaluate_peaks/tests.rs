@@ -441,7 +441,6 @@ fn detected_beats_are_scored_by_position_alone() {
         - Beats within ventricular fibrillation or flutter of the reference are no errors, found or not.
         - Where one side marks the signal as unreadable, beats of the other count as errors, in a row or column of their own.
         - RR error: root mean square of the differences of RR intervals, one at each step through both sides' beats; a missed beat makes it jump.
-        - Escape beats `e`, `j`, `n` are S. +P of V: F and Q beats taken for V are no errors, nor Q beats taken for S in +P of S.
         - Decision support, not a diagnosis: these figures say how often beats agree with a reference, on these records.
     "#]].assert_eq(&text(&outputs, "summary.md"));
 }
