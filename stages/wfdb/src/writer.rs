@@ -323,7 +323,7 @@ impl Tally {
         for (idx, (sample, slot)) in samples.zip(slots).enumerate() {
             let wrong = |problem: String| Wrong { idx, sample, problem };
             let is_invalid = sample == INVALID_I32 && format != Format::Difference8;
-            if !is_invalid && !(sample > invalid_code && sample <= max_code) {
+            if !is_invalid && (sample <= invalid_code || sample > max_code) {
                 return Err(wrong(no_code(format, sample)));
             }
             let code = if is_invalid { invalid_code } else { sample };
