@@ -61,7 +61,7 @@
 //! A header of 16 MiB, 4,096 signals, 2^20 segments, 10,000 samples a frame, a skew of 65,536 frames, 2^40 frames (96 years
 //! at 360 Hz), 1 GHz, an annotation file of 256 MiB. Signal files may be of any size. One read takes [`FREE_BYTE_N`]
 //! of memory, or [`MAX_EXPANSION`] times the size of the record's files if that is more; a reader itself takes 128 KiB a
-//! signal file, or one frame if that is more.
+//! signal file, or one frame if that is more, and up to 6 MiB a FLAC stream.
 //!
 //! # Invalid samples
 //!

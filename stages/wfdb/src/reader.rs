@@ -189,8 +189,8 @@ impl<'a> RecordReader<'a> {
 
     /// Reads some frames, such as `read(0..3600)`. If they are all frames of the record, it is verified.
     ///
-    /// Cost: what the range costs, and for differences (format 8) and FLAC what stands before it in the file, if the
-    /// last read did not end before it.
+    /// Cost: what the range costs. Differences (format 8) and FLAC are also decoded from the last place before it that is
+    /// known: where the last read ended, for FLAC a block that was decoded before, or the start of the file.
     ///
     /// # Errors
     ///
