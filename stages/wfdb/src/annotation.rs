@@ -11,7 +11,8 @@ use std::path::Path;
 
 use crate::error::{WfdbError, shown};
 use crate::header::{MAX_SAMPLE_N, MAX_SAMPLING_FREQUENCY_HZ, is_record_name};
-use crate::record::{read_file, with_extension};
+use crate::record::with_extension;
+use crate::source::DataFile;
 use crate::{AnnotationCode, Header};
 
 /// Largest annotation file that is read: 256 MiB, more than a hundred million beats.
@@ -111,8 +112,9 @@ impl Header {
 pub fn read_annotations(path: impl AsRef<Path>, annotator: &str, timing: Timing) -> Result<Annotations, WfdbError> {
     let path = annotation_path(path.as_ref(), annotator)?;
     let help = "check the record's path and the annotator's name, which is the file's extension";
-    let bytes = read_file(&path, MAX_ANNOTATION_FILE_BYTE_N, help)?;
-    decode_annotations(&bytes, &path.display().to_string(), timing)
+    let origin = path.display().to_string();
+    let mut data = DataFile::open_or(path, help)?;
+    decode_annotations(data.read_whole(&origin, MAX_ANNOTATION_FILE_BYTE_N)?, &origin, timing)
 }
 
 /// Writes the annotations of a record, in `PATH.ANNOTATOR`.

@@ -121,6 +121,69 @@ pub enum WfdbError {
         /// The first sample.
         found: i32,
     },
+    /// A signal file's bytes break its format.
+    #[error(
+        "{file}: record {record}, byte {byte_offset}: {problem}; the file is damaged or belongs to another header: \
+         fetch the record again"
+    )]
+    SignalData {
+        /// The signal file.
+        file: String,
+        /// The record.
+        record: String,
+        /// Offset of what is wrong, from 0.
+        byte_offset: u64,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A file is not in its header's folder.
+    #[error(
+        "{origin}: it leads to {target}, outside of the record's folder, from which nothing else is read; \
+         put the file beside its header"
+    )]
+    Outside {
+        /// The file.
+        origin: String,
+        /// Where it leads.
+        target: String,
+    },
+    /// A part of a multi-segment record does not fit the whole.
+    #[error("{origin}: segment {segment_idx} ({segment}): {problem}")]
+    Segment {
+        /// The header of the whole record.
+        origin: String,
+        /// The segment's position in it, from 0.
+        segment_idx: usize,
+        /// The segment's name.
+        segment: String,
+        /// What is wrong, and a way out.
+        problem: String,
+    },
+    /// More memory would be needed than the size of a record's files makes plausible.
+    #[error(
+        "record {record}: {wanted_n} samples would take more than {limit_byte_n} bytes of memory, the most for files of \
+         its size; read it in chunks"
+    )]
+    OverBudget {
+        /// The record.
+        record: String,
+        /// The samples.
+        wanted_n: u64,
+        /// The limit.
+        limit_byte_n: u64,
+    },
+    /// Frames were asked for that the record does not have.
+    #[error("record {record}: frames {start} to {end} were asked for, but it has {frame_n}")]
+    Range {
+        /// The record.
+        record: String,
+        /// The first frame.
+        start: u64,
+        /// The frame behind the last one.
+        end: u64,
+        /// Frames in the record.
+        frame_n: u64,
+    },
     /// An annotation file breaks its format.
     #[error("{origin}: byte {byte_offset}: {problem}")]
     Annotation {

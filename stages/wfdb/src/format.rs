@@ -80,9 +80,26 @@ impl Format {
         Format::ALL.into_iter().find(|format| format.number() == number)
     }
 
-    /// Whether this crate reads and writes the format.
-    pub fn is_supported(self) -> bool {
-        self.layout().is_some()
+    /// Whether this crate writes the format; it reads all of them.
+    pub fn is_writable(self) -> bool {
+        !matches!(self, Format::Null | Format::Flac8 | Format::Flac16 | Format::Flac24)
+    }
+
+    /// Whether the samples are compressed as FLAC.
+    pub fn is_flac(self) -> bool {
+        matches!(self, Format::Flac8 | Format::Flac16 | Format::Flac24)
+    }
+
+    /// Significant bits of a sample.
+    pub(crate) fn resolution_bits(self) -> u8 {
+        match self {
+            Format::Offset8 | Format::Difference8 | Format::Flac8 => 8,
+            Format::Packed310 | Format::Packed311 => 10,
+            Format::Packed212 => 12,
+            Format::Fixed24 | Format::Flac24 => 24,
+            Format::Fixed32 => 32,
+            _ => 16,
+        }
     }
 
     /// The ADC resolution that header(5) assumes when the header gives none: 10 bits for differences, else 12.
@@ -90,47 +107,50 @@ impl Format {
         if self == Format::Difference8 { 10 } else { 12 }
     }
 
-    /// How samples are stored; `None` for a format that is not supported.
-    pub(crate) fn layout(self) -> Option<Layout> {
+    /// Which integer holds a sample.
+    pub(crate) fn layout(self) -> Layout {
         match self {
-            Format::Offset8 => Some(Layout::Narrow { invalid_code: -(1 << 7), max_code: (1 << 7) - 1 }),
-            Format::Packed212 => Some(Layout::Narrow { invalid_code: -(1 << 11), max_code: (1 << 11) - 1 }),
-            Format::Fixed16 | Format::BigEndian16 | Format::Offset16 => {
-                Some(Layout::Narrow { invalid_code: i16::MIN, max_code: i16::MAX })
+            Format::Offset8 | Format::Flac8 => Layout::Narrow { invalid_code: -(1 << 7), max_code: (1 << 7) - 1 },
+            Format::Packed310 | Format::Packed311 => Layout::Narrow { invalid_code: -(1 << 9), max_code: (1 << 9) - 1 },
+            Format::Packed212 => Layout::Narrow { invalid_code: -(1 << 11), max_code: (1 << 11) - 1 },
+            Format::Null | Format::Fixed16 | Format::BigEndian16 | Format::Offset16 | Format::Flac16 => {
+                Layout::Narrow { invalid_code: i16::MIN, max_code: i16::MAX }
             }
-            Format::Fixed24 => Some(Layout::Wide { invalid_code: -(1 << 23), max_code: (1 << 23) - 1 }),
-            Format::Fixed32 => Some(Layout::Wide { invalid_code: i32::MIN, max_code: i32::MAX }),
-            Format::Null
-            | Format::Difference8
-            | Format::Packed310
-            | Format::Packed311
-            | Format::Flac8
-            | Format::Flac16
-            | Format::Flac24 => None,
+            Format::Fixed24 | Format::Flac24 => Layout::Wide { invalid_code: -(1 << 23), max_code: (1 << 23) - 1 },
+            // Differences add up to any value, and have no code for an invalid one.
+            Format::Difference8 | Format::Fixed32 => Layout::Wide { invalid_code: i32::MIN, max_code: i32::MAX },
         }
     }
 
-    /// Bytes that `sample_n` samples take in a file, or `None` on overflow. Only for supported formats.
+    /// The smallest run of samples that ends with a whole byte: samples and bytes of it. Not for null signals and FLAC.
+    pub(crate) fn pack(self) -> (usize, usize) {
+        match self {
+            Format::Offset8 | Format::Difference8 => (1, 1),
+            Format::Packed212 => (2, 3),
+            Format::Packed310 | Format::Packed311 => (3, 4),
+            Format::Fixed24 => (1, 3),
+            Format::Fixed32 => (1, 4),
+            _ => (1, 2),
+        }
+    }
+
+    /// Bytes that `sample_n` samples take in a file, as the C library writes it, or `None` on overflow. Not for null
+    /// signals and FLAC.
     pub(crate) fn byte_n(self, sample_n: u64) -> Option<u64> {
-        match self {
-            Format::Offset8 => Some(sample_n),
-            Format::Packed212 => Some(sample_n.checked_mul(3)?.div_ceil(2)),
-            Format::Fixed24 => sample_n.checked_mul(3),
-            Format::Fixed32 => sample_n.checked_mul(4),
-            _ => sample_n.checked_mul(2),
-        }
+        let (pack_sample_n, pack_byte_n) = self.pack();
+        let (pack_sample_n, pack_byte_n) = (pack_sample_n as u64, pack_byte_n as u64);
+        // A begun pack: one sample takes two bytes in every packed format, two samples of 310 and 311 take all four.
+        let tail_byte_n = sample_n % pack_sample_n * 2;
+        (sample_n / pack_sample_n).checked_mul(pack_byte_n)?.checked_add(tail_byte_n)
     }
 
-    /// Samples that fit into `byte_n` bytes, rounded down. Only for supported formats.
+    /// Samples that fit into `byte_n` bytes, rounded down. Not for null signals and FLAC.
     pub(crate) fn sample_n(self, byte_n: u64) -> u64 {
-        match self {
-            Format::Offset8 => byte_n,
-            // Whole triples first: `byte_n * 2` could overflow.
-            Format::Packed212 => byte_n / 3 * 2 + u64::from(byte_n % 3 == 2),
-            Format::Fixed24 => byte_n / 3,
-            Format::Fixed32 => byte_n / 4,
-            _ => byte_n / 2,
-        }
+        let (pack_sample_n, pack_byte_n) = self.pack();
+        let (pack_sample_n, pack_byte_n) = (pack_sample_n as u64, pack_byte_n as u64);
+        let tail_sample_n = if pack_sample_n > 1 { byte_n % pack_byte_n / 2 } else { 0 };
+        // Whole packs first: `byte_n * 3` could overflow.
+        byte_n / pack_byte_n * pack_sample_n + tail_sample_n
     }
 }
 
@@ -149,7 +169,17 @@ pub(crate) enum Layout {
     Wide { invalid_code: i32, max_code: i32 },
 }
 
-/// Decodes the samples of `bytes` into `out`. A block of format 212 starts at a triple.
+impl Layout {
+    /// The code of an invalid sample, and the highest code.
+    pub(crate) fn codes(self) -> (i32, i32) {
+        match self {
+            Layout::Narrow { invalid_code, max_code } => (invalid_code.into(), max_code.into()),
+            Layout::Wide { invalid_code, max_code } => (invalid_code, max_code),
+        }
+    }
+}
+
+/// Decodes the samples of `bytes` into `out`. Bytes of packed samples start with a whole pack.
 ///
 /// `bytes` holds exactly `out.len()` samples; the caller has checked that.
 pub(crate) fn decode_narrow(format: Format, bytes: &[u8], out: &mut [i16]) {
@@ -160,6 +190,10 @@ pub(crate) fn decode_narrow(format: Format, bytes: &[u8], out: &mut [i16]) {
             }
         }
         Format::Packed212 => decode_212(bytes, out),
+        Format::Packed310 => decode_thirds(bytes, out, |word| {
+            [word << 21, word << 5, ((word >> 11) & 0x1f | (word >> 22) & 0x3e0) << 22]
+        }),
+        Format::Packed311 => decode_thirds(bytes, out, |word| [word << 22, word << 12, word << 2]),
         Format::BigEndian16 => {
             for (sample, pair) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
                 *sample = i16::from_be_bytes(*pair);
@@ -198,9 +232,35 @@ fn decode_212(bytes: &[u8], out: &mut [i16]) {
     }
 }
 
+/// Three 10-bit samples in each little-endian word; `split` gives them in the upper bits of a word each, so that the
+/// shift back extends their sign.
+fn decode_thirds(bytes: &[u8], out: &mut [i16], split: impl Fn(u32) -> [u32; 3]) {
+    let samples = |quad: [u8; 4]| {
+        split(u32::from_le_bytes(quad)).map(|word| {
+            let [.., low, high] = word.to_le_bytes();
+            i16::from_le_bytes([low, high]) >> 6
+        })
+    };
+    let (quads, byte_tail) = bytes.as_chunks::<4>();
+    let (thirds, sample_tail) = out.as_chunks_mut::<3>();
+    for (third, quad) in thirds.iter_mut().zip(quads) {
+        *third = samples(*quad);
+    }
+    // A begun word has two bytes or three, or all four, which `byte_tail` then does not hold.
+    let mut quad = [0; 4];
+    quad[..byte_tail.len()].copy_from_slice(byte_tail);
+    let last = samples(if byte_tail.is_empty() { quads.last().copied().unwrap_or_default() } else { quad });
+    sample_tail.copy_from_slice(&last[..sample_tail.len()]);
+}
+
 /// Like [`decode_narrow`], for the formats of more than 16 bits.
 pub(crate) fn decode_wide(format: Format, bytes: &[u8], out: &mut [i32]) {
     match format {
+        Format::Difference8 => {
+            for (difference, byte) in out.iter_mut().zip(bytes) {
+                *difference = i32::from(byte.cast_signed());
+            }
+        }
         Format::Fixed24 => {
             for (sample, [low, middle, high]) in out.iter_mut().zip(bytes.as_chunks::<3>().0) {
                 *sample = i32::from_le_bytes([0, *low, *middle, *high]) >> 8;
@@ -214,11 +274,26 @@ pub(crate) fn decode_wide(format: Format, bytes: &[u8], out: &mut [i32]) {
     }
 }
 
-/// Appends `codes` in the layout of `format`. Every code is in the format's range; the caller has checked that.
+/// Appends `codes` in the layout of `format`. Every code is in the format's range; the caller has checked that. Those of
+/// format 8 are the differences.
 ///
-/// An odd count in format 212 ends with two bytes, as the C library and wfdb-python write it.
+/// A pack that is not full ends as the C library and wfdb-python write it: one sample takes two bytes, two of format 310
+/// or 311 take four.
 pub(crate) fn encode(format: Format, codes: &[i32], out: &mut Vec<u8>) {
     match format {
+        Format::Difference8 => out.extend(codes.iter().map(|difference| difference.to_le_bytes()[0])),
+        Format::Packed310 | Format::Packed311 => {
+            for third in codes.chunks(3) {
+                let code = |idx: usize| third.get(idx).map_or(0, |code| code.cast_unsigned() & 0x3ff);
+                let word = if format == Format::Packed310 {
+                    code(0) << 1 | code(1) << 17 | (code(2) & 0x1f) << 11 | (code(2) >> 5) << 27
+                } else {
+                    code(0) | code(1) << 10 | code(2) << 20
+                };
+                let byte_n = if third.len() == 1 { 2 } else { 4 };
+                out.extend_from_slice(&word.to_le_bytes()[..byte_n]);
+            }
+        }
         Format::Offset8 => out.extend(codes.iter().map(|code| (code + 128).to_le_bytes()[0])),
         Format::Packed212 => {
             for pair in codes.chunks(2) {
@@ -264,10 +339,12 @@ mod tests {
 
     #[test]
     fn sizes_agree_both_ways() {
-        for format in Format::ALL.into_iter().filter(|format| format.is_supported()) {
+        for format in Format::ALL.into_iter().filter(|format| format.is_writable()) {
             for sample_n in 0..50 {
                 let byte_n = format.byte_n(sample_n).expect("small");
-                assert_eq!(format.sample_n(byte_n), sample_n, "format {format}");
+                // Two samples that fill four bytes look like three.
+                let is_filled = format.pack().0 == 3 && sample_n % 3 == 2;
+                assert_eq!(format.sample_n(byte_n), sample_n + u64::from(is_filled), "format {format}");
             }
             assert!(format.sample_n(u64::MAX) > 0);
         }
@@ -285,26 +362,57 @@ mod tests {
         assert_eq!(samples, [0x123, -2, 5]);
     }
 
+    /// Bit patterns of signal(5), by hand: each sample has one bit set, at its lowest and at its highest place.
+    #[test]
+    fn packs_three_samples_of_310_and_311_in_four_bytes() {
+        let check = |format, codes: &[i32], expected: &[u8]| {
+            let mut bytes = Vec::new();
+            encode(format, codes, &mut bytes);
+            assert_eq!(bytes, expected, "format {format}, {codes:?}");
+            let mut samples = vec![0; codes.len()];
+            decode_narrow(format, &bytes, &mut samples);
+            assert_eq!(samples.into_iter().map(i32::from).collect::<Vec<_>>(), codes, "format {format}");
+        };
+        check(Format::Packed310, &[1, 0, 0], &[0x02, 0, 0, 0]);
+        check(Format::Packed310, &[-512, 0, 0], &[0, 0x04, 0, 0]);
+        check(Format::Packed310, &[0, 1, 0], &[0, 0, 0x02, 0]);
+        check(Format::Packed310, &[0, -512, 0], &[0, 0, 0, 0x04]);
+        check(Format::Packed310, &[0, 0, 1], &[0, 0x08, 0, 0]);
+        check(Format::Packed310, &[0, 0, -512], &[0, 0, 0, 0x80]);
+        check(Format::Packed310, &[-1, -1], &[0xfe, 0x07, 0xfe, 0x07]);
+        check(Format::Packed310, &[-1], &[0xfe, 0x07]);
+        check(Format::Packed311, &[1, 0, 0], &[0x01, 0, 0, 0]);
+        check(Format::Packed311, &[-512, 0, 0], &[0, 0x02, 0, 0]);
+        check(Format::Packed311, &[0, 1, 0], &[0, 0x04, 0, 0]);
+        check(Format::Packed311, &[0, -512, 0], &[0, 0, 0x08, 0]);
+        check(Format::Packed311, &[0, 0, 1], &[0, 0, 0x10, 0]);
+        check(Format::Packed311, &[0, 0, -512], &[0, 0, 0, 0x20]);
+        check(Format::Packed311, &[-1, -1], &[0xff, 0xff, 0x0f, 0]);
+        check(Format::Packed311, &[-1], &[0xff, 0x03]);
+        // Three bytes hold two samples of format 311; the C library writes four.
+        let mut samples = [0; 2];
+        decode_narrow(Format::Packed311, &[0xff, 0xff, 0x0f], &mut samples);
+        assert_eq!(samples, [-1, -1]);
+    }
+
     #[test]
     fn each_format_keeps_its_extremes() {
-        for format in Format::ALL {
-            let codes: Vec<i32> = match format.layout() {
-                Some(Layout::Narrow { invalid_code, max_code }) => {
-                    [invalid_code, -1, 0, 1, max_code].map(i32::from).to_vec()
-                }
-                Some(Layout::Wide { invalid_code, max_code }) => vec![invalid_code, -1, 0, 1, max_code],
-                None => continue,
+        for format in Format::ALL.into_iter().filter(|format| format.is_writable()) {
+            let (invalid_code, max_code) = match format {
+                Format::Difference8 => (-128, 127),
+                _ => format.layout().codes(),
             };
+            let codes = [invalid_code, -1, 0, 1, max_code];
             let mut bytes = Vec::new();
             encode(format, &codes, &mut bytes);
             assert_eq!(Some(bytes.len() as u64), format.byte_n(codes.len() as u64));
             let decoded: Vec<i32> = match format.layout() {
-                Some(Layout::Narrow { .. }) => {
+                Layout::Narrow { .. } => {
                     let mut samples = vec![0; codes.len()];
                     decode_narrow(format, &bytes, &mut samples);
                     samples.into_iter().map(i32::from).collect()
                 }
-                _ => {
+                Layout::Wide { .. } => {
                     let mut samples = vec![0; codes.len()];
                     decode_wide(format, &bytes, &mut samples);
                     samples

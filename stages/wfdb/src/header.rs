@@ -4,6 +4,7 @@
 
 use crate::Format;
 use crate::error::{WfdbError, shown};
+use crate::source::is_plain_file_name;
 
 /// Sampling frequency of a record whose header gives none (header(5)).
 pub const DEFAULT_SAMPLING_FREQUENCY_HZ: f64 = 250.0;
@@ -17,6 +18,8 @@ pub const MAX_SIGNAL_N: usize = 4096;
 pub const MAX_SEGMENT_N: usize = 1 << 20;
 /// Most samples of one signal in a frame.
 pub const MAX_SAMPLES_PER_FRAME: u32 = 10_000;
+/// Most frames by which a signal is late in its file.
+pub const MAX_SKEW_N: u32 = 1 << 16;
 /// Most frames in a record: 2^40, which is 96 years at 360 Hz.
 pub const MAX_SAMPLE_N: u64 = 1 << 40;
 /// Highest sampling or counter frequency.
@@ -43,6 +46,8 @@ pub struct Header {
     pub signals: Vec<Signal>,
     /// The segments of a multi-segment record, in order; empty for an ordinary one.
     pub segments: Vec<Segment>,
+    /// The number of signals of a multi-segment record, which its segments describe; 0 for an ordinary one.
+    pub segment_signal_n: usize,
     /// Comment lines, without `#` and surrounding blanks.
     pub comments: Vec<String>,
 }
@@ -76,8 +81,9 @@ pub struct Signal {
     pub initial_value_adu: Option<i32>,
     /// Sum of all samples modulo 2^16; `None` if the header does not give it.
     pub checksum: Option<i16>,
-    /// Size of the blocks in which the file must be read; 0 for an ordinary file.
-    pub block_size: u32,
+    /// Size of the blocks in which the C library reads the file; 0 leaves it to the library, and a negative number
+    /// means a file that cannot be sought in, such as a tape. The bytes are the same whatever it is.
+    pub block_size: i32,
     /// What the signal is: the lead's name, such as `MLII`. `record R, signal I` if the header gives none.
     pub description: String,
 }
@@ -235,7 +241,8 @@ impl Header {
         if !self.segments.is_empty() {
             let _ = write!(text, "/{}", self.segments.len());
         }
-        let _ = write!(text, " {} {}", self.signals.len(), self.sampling_frequency_hz);
+        let signal_n = self.signals.len() + self.segment_signal_n;
+        let _ = write!(text, " {signal_n} {}", self.sampling_frequency_hz);
         if self.counter_frequency_hz != self.sampling_frequency_hz || self.base_counter != 0.0 {
             let _ = write!(text, "/{}", self.counter_frequency_hz);
         }
@@ -366,6 +373,7 @@ fn parse_record_line(line: &mut Fields<'_>) -> Result<(Header, Counts), WfdbErro
     };
     line.expect_end()?;
 
+    let to_usize = |count: u64| usize::try_from(count).expect("the limits fit in 32 bits");
     let header = Header {
         record_name: name.to_owned(),
         sampling_frequency_hz,
@@ -376,10 +384,10 @@ fn parse_record_line(line: &mut Fields<'_>) -> Result<(Header, Counts), WfdbErro
         base_date,
         signals: Vec::new(),
         segments: Vec::new(),
+        segment_signal_n: if segment_n.is_some() { to_usize(signal_n) } else { 0 },
         comments: Vec::new(),
     };
     let column = if segment_n.is_some() { segments_column } else { signals_column };
-    let to_usize = |count: u64| usize::try_from(count).expect("the limits fit in 32 bits");
     Ok((header, Counts { signal_n: to_usize(signal_n), segment_n: segment_n.map(to_usize), column }))
 }
 
@@ -451,10 +459,7 @@ fn parse_signal_line(line: &mut Fields<'_>, record_name: &str, signal_idx: usize
         None => None,
     };
     let block_size = match line.next() {
-        Some((column, text)) => {
-            let size = line.count(column, "block size", text, 0, u64::from(u32::MAX))?;
-            u32::try_from(size).expect("at most u32::MAX")
-        }
+        Some((column, text)) => line.integer(column, "block size", text)?,
         None => 0,
     };
     let description = match line.rest() {
@@ -520,7 +525,7 @@ fn parse_format_field(line: &Fields<'_>, column: usize, field: &str) -> Result<(
         None => Ok(default),
     };
     let samples = counted(samples_digits, "samples per frame", 1, u64::from(MAX_SAMPLES_PER_FRAME), 1)?;
-    let skew = counted(skew_digits, "skew", 0, u64::from(u32::MAX), 0)?;
+    let skew = counted(skew_digits, "skew", 0, u64::from(MAX_SKEW_N), 0)?;
     let offset = counted(offset_digits, "byte offset", 0, u64::MAX, 0)?;
     let to_u32 = |count| u32::try_from(count).expect("checked against a limit of 32 bits");
     Ok((format, to_u32(samples), to_u32(skew), offset))
@@ -572,11 +577,6 @@ fn small_number(text: &str, max_digit_n: usize) -> Option<u16> {
 /// Whether `name` can name a record, and so the files that are written for it.
 pub(crate) fn is_record_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
-}
-
-/// Whether `name` is a file of the folder that it is looked up in, on any system (`C:x` leaves it on Windows).
-fn is_plain_file_name(name: &str) -> bool {
-    name != "." && name != ".." && !name.contains(['/', '\\', ':']) && !name.contains(char::is_control)
 }
 
 /// The blank-separated fields of one line, with their columns.

@@ -41,7 +41,12 @@ mod code;
 mod error;
 mod format;
 mod header;
+mod reader;
 mod record;
+mod samples;
+mod segments;
+mod signal_file;
+mod source;
 
 pub use annotation::{
     Annotation, Annotations, CodeDefinition, MAX_ANNOTATION_FILE_BYTE_N, Timing, decode_annotations,
@@ -52,9 +57,10 @@ pub use error::WfdbError;
 pub use format::Format;
 pub use header::{
     BaseDate, BaseTime, DEFAULT_GAIN_ADU_PER_UNIT, DEFAULT_SAMPLING_FREQUENCY_HZ, Header, MAX_HEADER_BYTE_N,
-    MAX_SAMPLE_N, MAX_SAMPLES_PER_FRAME, MAX_SAMPLING_FREQUENCY_HZ, MAX_SEGMENT_N, MAX_SIGNAL_N, Segment, Signal,
+    MAX_SAMPLE_N, MAX_SAMPLES_PER_FRAME, MAX_SAMPLING_FREQUENCY_HZ, MAX_SEGMENT_N, MAX_SIGNAL_N, MAX_SKEW_N, Segment,
+    Signal,
 };
-pub use record::{
-    INVALID_I16, INVALID_I32, Lead, MAX_SIGNAL_FILE_BYTE_N, Record, Samples, decode_record, encode_record, read_record,
-    write_record,
-};
+pub use reader::{Chunk, Chunks, FREE_BYTE_N, MAX_CHUNK_SAMPLE_N, MAX_EXPANSION, RecordReader, Verification};
+pub use record::{Lead, Record, decode_record, encode_record, read_record, write_record};
+pub use samples::{INVALID_I16, INVALID_I32, Samples};
+pub use source::DataFile;
