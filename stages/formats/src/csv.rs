@@ -43,6 +43,8 @@ pub(crate) struct CsvFile {
     next_sample_idx: u64,
     /// What the time column allows, gathered while the file is read for the first time.
     clock: Clock,
+    /// Whether it has been read to its end: then times and counts are known to be right.
+    is_checked: bool,
     /// Whether the first column has risen from line to line so far.
     is_rising: bool,
     last_first: f64,
@@ -53,7 +55,9 @@ pub(crate) struct CsvFile {
 enum Column {
     Lead,
     /// Times, with the number of seconds in one of its units.
-    Time { second_n: f64 },
+    Time {
+        second_n: f64,
+    },
     Index,
 }
 
@@ -83,7 +87,10 @@ impl CsvFile {
         }
         let has_header = names.iter().any(|(_, name)| value(name, separator).is_none() && clock_s(name).is_none());
         let mut heads: Vec<Head> = if has_header {
-            names.iter().map(|(at, name)| head(name).map_err(|problem| lines.fail(*at, problem))).collect::<Result<_, _>>()?
+            names
+                .iter()
+                .map(|(at, name)| head(name).map_err(|problem| lines.fail(*at, problem)))
+                .collect::<Result<_, _>>()?
         } else {
             vec![Head { name: String::new(), units: None }; names.len()]
         };
@@ -104,10 +111,12 @@ impl CsvFile {
                 }
             }
         }
+        let head_line = start.line_n + 1;
         let mut notes = Vec::new();
         let mut columns = Vec::with_capacity(heads.len());
         for (column_idx, head) in heads.iter().enumerate() {
-            let column = kind(head, column_idx, has_header).map_err(|problem| lines.fail(names[column_idx].0, problem))?;
+            let column = kind(head, column_idx, has_header)
+                .map_err(|problem| lines.fail_at(head_line, names[column_idx].0, problem))?;
             if let Column::Time { .. } = column
                 && head.units.is_none()
             {
@@ -115,14 +124,14 @@ impl CsvFile {
             }
             if column != Column::Lead && columns.contains(&column) {
                 let problem = format!("column `{}` is a second one of its kind; keep one of them", shown(&head.name));
-                return Err(lines.fail(names[column_idx].0, problem));
+                return Err(lines.fail_at(head_line, names[column_idx].0, problem));
             }
             columns.push(column);
         }
         let leads: Vec<&Head> =
             heads.iter().zip(&columns).filter(|(_, column)| **column == Column::Lead).map(|(head, _)| head).collect();
         if leads.is_empty() {
-            return Err(lines.fail(0, "no column is a lead; name one, such as `MLII (mV)`".to_owned()));
+            return Err(lines.fail_at(head_line, 0, "no column is a lead; name one, such as `MLII (mV)`".to_owned()));
         }
         let table = Table {
             sampling_frequency_hz: f64::NAN,
@@ -142,6 +151,7 @@ impl CsvFile {
             data_start,
             next_sample_idx: 0,
             clock: Clock::default(),
+            is_checked: false,
             is_rising: true,
             last_first: f64::NEG_INFINITY,
         };
@@ -149,12 +159,7 @@ impl CsvFile {
     }
 
     /// Appends the values of all leads from `sample_idx` on, as many as `sample_n` or are left.
-    pub(crate) fn read(
-        &mut self,
-        sample_idx: u64,
-        sample_n: u64,
-        leads: &mut [Vec<f64>],
-    ) -> Result<(), FormatError> {
+    pub(crate) fn read(&mut self, sample_idx: u64, sample_n: u64, leads: &mut [Vec<f64>]) -> Result<(), FormatError> {
         if sample_idx < self.next_sample_idx {
             self.lines.rewind(self.data_start)?;
             self.next_sample_idx = 0;
@@ -181,7 +186,8 @@ impl CsvFile {
             let line_number = self.lines.position.line_n;
             while let Some(more) = self.lines.next()? {
                 if !more.trim().is_empty() {
-                    let problem = "the line is empty; write NaN for a sample that is missing, or remove the line".to_owned();
+                    let problem =
+                        "the line is empty; write NaN for a sample that is missing, or remove the line".to_owned();
                     return Err(self.lines.fail_at(line_number, 0, problem));
                 }
             }
@@ -209,6 +215,7 @@ impl CsvFile {
                     }
                     None => Err(no_value(field, self.separator)),
                 },
+                Column::Time { .. } | Column::Index if self.is_checked => Ok(()),
                 Column::Time { second_n } => self.clock.add(field, self.separator, *second_n, self.next_sample_idx),
                 Column::Index => self.clock.count(field, self.next_sample_idx),
             };
@@ -235,11 +242,12 @@ impl CsvFile {
     /// # Errors
     /// If the sampling frequency is neither given nor in the file, or both and they differ.
     pub(crate) fn sampling_frequency_hz(
-        &self,
+        &mut self,
         options: &Options,
         sample_n: u64,
         notes: &mut Vec<String>,
     ) -> Result<f64, FormatError> {
+        self.is_checked = true;
         let choice = |problem: String| FormatError::Choice { origin: self.lines.origin.clone(), problem };
         if !self.has_header && self.columns.len() > 1 && self.is_rising && sample_n >= RISING_N {
             return Err(choice(
@@ -250,9 +258,9 @@ impl CsvFile {
         }
         let has_clock = self.columns.iter().any(|column| matches!(column, Column::Time { .. }));
         match (options.sampling_frequency_hz, has_clock) {
-            (None, false) => Err(choice(
-                "the file has no time column; give the sampling frequency (in Hz, such as 360)".to_owned(),
-            )),
+            (None, false) => {
+                Err(choice("the file has no time column; give the sampling frequency (in Hz, such as 360)".to_owned()))
+            }
             (Some(given), false) => Ok(given),
             (given, true) => self.clock.frequency(given, notes).map_err(choice),
         }
@@ -347,12 +355,15 @@ fn value(field: &str, separator: u8) -> Option<f64> {
         separator == b',' && digits.len() > 1 && digits[0] == b'0' && digits[1].is_ascii_digit()
     };
     let is_invalid = |text: &str| {
-        text.is_empty() || text == "-" || ["nan", "na", "n/a", "null"].iter().any(|word| text.eq_ignore_ascii_case(word))
+        text.is_empty()
+            || text == "-"
+            || ["nan", "na", "n/a", "null"].iter().any(|word| text.eq_ignore_ascii_case(word))
     };
-    if is_number(field) && !field.is_empty() && !is_split(field) {
-        if let Some(number) = field.parse::<f64>().ok().filter(|number| number.is_finite()) {
-            return Some(number);
-        }
+    if is_number(field)
+        && !is_split(field)
+        && let Some(number) = field.parse::<f64>().ok().filter(|number| number.is_finite())
+    {
+        return Some(number);
     }
     if separator == b';' && field.bytes().filter(|byte| *byte == b',').count() == 1 && !field.contains('.') {
         let point = field.replace(',', ".");
@@ -382,7 +393,8 @@ fn no_value(field: &str, separator: u8) -> String {
 fn clock_s(field: &str) -> Option<f64> {
     let mut parts = field.split(':').rev();
     let seconds = parts.next()?;
-    let mut total_s = seconds.parse::<f64>().ok().filter(|s| seconds.starts_with(|c: char| c.is_ascii_digit()) && *s < 60.0)?;
+    let mut total_s =
+        seconds.parse::<f64>().ok().filter(|s| seconds.starts_with(|c: char| c.is_ascii_digit()) && *s < 60.0)?;
     let (mut factor_s, mut part_n) = (60.0, 0);
     for part in parts {
         if part.is_empty() || part.len() > 6 || !part.bytes().all(|byte| byte.is_ascii_digit()) || part_n == 2 {
@@ -402,6 +414,7 @@ fn clock_s(field: &str) -> Option<f64> {
 #[derive(Debug, Default)]
 struct Clock {
     first_s: f64,
+    last_s: f64,
     /// The smallest and largest step in seconds; 0 and infinity at first.
     step_s: Option<(f64, f64)>,
     /// Most decimals of a time so far.
@@ -424,8 +437,7 @@ impl Clock {
         let decimals = field.rsplit(['.', ',']).next().filter(|_| field.contains(['.', ','])).unwrap_or_default();
         self.decimal_n = self.decimal_n.max(decimals.len() as i32);
         if sample_idx == 0 {
-            // Also when the file is read again.
-            self.first_s = at_s;
+            (self.first_s, self.last_s) = (at_s, at_s);
             self.step_s = None;
             return Ok(());
         }
@@ -434,13 +446,17 @@ impl Clock {
         let elapsed_s = at_s - self.first_s;
         let (low, high) = self.step_s.unwrap_or((0.0, f64::INFINITY));
         let narrowed = (low.max((elapsed_s - resolution_s) / idx), high.min((elapsed_s + resolution_s) / idx));
-        if narrowed.0 > narrowed.1 || narrowed.1 <= 0.0 {
-            let step_s = if high.is_finite() { (low + high) / 2.0 } else { elapsed_s };
+        if at_s < self.last_s {
             return Err(format!(
-                "the time {} s is not where line after line of about {step_s:.6} s would be ({:.6} s); samples must be evenly spaced: \
-                 fill gaps with lines of NaN",
-                at_s,
-                self.first_s + step_s * idx
+                "the time {at_s} s is before that of the line before, {} s; times must rise",
+                self.last_s
+            ));
+        }
+        self.last_s = at_s;
+        if narrowed.0 > narrowed.1 {
+            let expected_s = self.first_s + (low + high) / 2.0 * idx;
+            return Err(format!(
+                "the time is {at_s} s where {expected_s:.6} s would follow; samples must be evenly spaced: fill gaps with lines of NaN"
             ));
         }
         self.step_s = Some(narrowed);
@@ -448,7 +464,9 @@ impl Clock {
     }
 
     fn count(&mut self, field: &str, sample_idx: u64) -> Result<(), String> {
-        let count = field.parse::<i64>().map_err(|_| format!("`{}` is not a count; number the lines 0, 1, 2, ...", shown(field)))?;
+        let count = field
+            .parse::<i64>()
+            .map_err(|_| format!("`{}` is not a count; number the lines 0, 1, 2, ...", shown(field)))?;
         if sample_idx == 0 {
             self.first_count = count;
         }
@@ -531,7 +549,11 @@ impl Lines {
         };
         let begin = lines.reader.fill_buf().map_err(unreadable(path))?;
         if begin.starts_with(b"\xff\xfe") || begin.starts_with(b"\xfe\xff") {
-            return Err(lines.fail_at(1, 0, "the file is in UTF-16; save it as UTF-8 (`CSV UTF-8` in spreadsheets)".to_owned()));
+            return Err(lines.fail_at(
+                1,
+                0,
+                "the file is in UTF-16; save it as UTF-8 (`CSV UTF-8` in spreadsheets)".to_owned(),
+            ));
         }
         if begin.starts_with(b"\xef\xbb\xbf") {
             lines.rewind(Position { byte_offset: 3, line_n: 0 })?;
@@ -554,7 +576,8 @@ impl Lines {
         self.position.byte_offset += byte_n as u64;
         self.position.line_n += 1;
         if byte_n > MAX_LINE_BYTE_N {
-            let problem = format!("the line has more than the limit of {MAX_LINE_BYTE_N} bytes; this is no table of a recording");
+            let problem =
+                format!("the line has more than the limit of {MAX_LINE_BYTE_N} bytes; this is no table of a recording");
             return Err(self.fail(0, problem));
         }
         while self.line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
@@ -592,7 +615,9 @@ mod tests {
 
     #[test]
     fn fields_are_split_outside_of_quotation_marks() {
-        let fields = |line, separator| split(line, separator).map(|(at, field)| format!("{at}:{field}")).collect::<Vec<_>>().join(" ");
+        let fields = |line, separator| {
+            split(line, separator).map(|(at, field)| format!("{at}:{field}")).collect::<Vec<_>>().join(" ")
+        };
         assert_eq!(fields("a,b,,c", b','), "0:a 2:b 4: 5:c");
         assert_eq!(fields("", b','), "0:");
         assert_eq!(fields("'sample #','MLII'", b','), "0:sample # 11:MLII");
@@ -658,22 +683,23 @@ mod tests {
 
     #[test]
     fn the_frequency_is_the_simplest_that_the_times_allow() {
-        let times = |hz: f64, n: usize, decimal_n: usize| (0..n).map(move |idx| format!("{:.decimal_n$}", idx as f64 / hz));
+        let times =
+            |hz: f64, n: usize, decimal_n: usize| (0..n).map(move |idx| format!("{:.decimal_n$}", idx as f64 / hz));
         check(times(360.0, 3600, 3), "360");
         check(times(257.0, 3600, 3), "257");
         check(times(128.25, 100_000, 3), "128.25");
         check((0..100).map(|idx| (f64::from(idx) / 360.0).to_string()), "360");
         check((0..100).map(|idx| (f64::from(idx) / (1000.0 / 3.0)).to_string()), "333.333333333");
-        check(times(360.0, 10, 3), "the times of the lines allow 322 to 409 Hz; give the sampling frequency, or times with more decimals");
+        check(
+            times(360.0, 10, 3),
+            "the times of the lines allow 350 to 375 Hz; give the sampling frequency, or times with more decimals",
+        );
         check(["0".to_owned()], "one time alone does not tell a sampling frequency; give it");
         check(
-            ["0.00", "0.01", "0.02", "0.05"].map(str::to_owned),
-            "3: the time 0.05 s is not where line after line of about 0.010000 s would be (0.030000 s); samples must be evenly spaced: \
-             fill gaps with lines of NaN",
+            // One line is missing.
+            times(360.0, 100, 3).chain((101..105).map(|idx| format!("{:.3}", f64::from(idx) / 360.0))),
+            "100: the time is 0.281 s where 0.277762 s would follow; samples must be evenly spaced: fill gaps with lines of NaN",
         );
-        check(
-            ["0", "0"].map(str::to_owned),
-            "1 allow",
-        );
+        check(["5", "4"].map(str::to_owned), "1: the time 4 s is before that of the line before, 5 s; times must rise");
     }
 }

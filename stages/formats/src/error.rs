@@ -36,7 +36,9 @@ pub enum FormatError {
         problem: String,
     },
     /// A file is not as long as its header says.
-    #[error("{origin}: the header asks for {expected_byte_n} bytes ({reason}), but the file has {found_byte_n}; {help}")]
+    #[error(
+        "{origin}: the header asks for {expected_byte_n} bytes ({reason}), but the file has {found_byte_n}; {help}"
+    )]
     Length {
         /// The file.
         origin: String,

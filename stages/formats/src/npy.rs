@@ -210,7 +210,8 @@ impl NpyFile {
             (&[lead_n, sample_n], Some(Axes::LeadsBySamples)) => (Axes::LeadsBySamples, lead_n, sample_n),
             (&[a, b], None) => {
                 let problem = format!(
-                    "the array has {a} rows of {b} numbers, and nothing says which are the leads; say so: `samples-by-leads` if a                      row is a moment, `leads-by-samples` if a row is a lead"
+                    "the array has {a} rows of {b} numbers, and nothing says which are the leads; say so: `samples-by-leads` if a \
+                     row is a moment, `leads-by-samples` if a row is a lead"
                 );
                 return Err(choice(problem));
             }
@@ -238,7 +239,8 @@ impl NpyFile {
             notes: Vec::new(),
         };
         let data_byte_offset = head.byte_n as u64;
-        let npy = Self { file, path: path.to_owned(), element, data_byte_offset, axes, lead_n, sample_n: sample_n as u64 };
+        let npy =
+            Self { file, path: path.to_owned(), element, data_byte_offset, axes, lead_n, sample_n: sample_n as u64 };
         Ok((npy, table))
     }
 
@@ -248,12 +250,7 @@ impl NpyFile {
     }
 
     /// Appends the values of all leads from `sample_idx` on, as many as `sample_n` or are left.
-    pub(crate) fn read(
-        &mut self,
-        sample_idx: u64,
-        sample_n: u64,
-        columns: &mut [Vec<f64>],
-    ) -> Result<(), FormatError> {
+    pub(crate) fn read(&mut self, sample_idx: u64, sample_n: u64, columns: &mut [Vec<f64>]) -> Result<(), FormatError> {
         let taken_n = sample_n.min(self.sample_n - sample_idx.min(self.sample_n));
         let byte_n = self.element.byte_n() as u64;
         let mut bytes = Vec::new();

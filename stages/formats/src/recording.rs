@@ -189,7 +189,8 @@ impl Recording {
         self.frame_n
     }
 
-    /// The annotations in the file itself; none but in EDF+ and BDF+.
+    /// The annotations in the file itself; none but in EDF+ and BDF+. Positions count samples of the fastest lead, whose
+    /// frequency is their `time_resolution_hz`.
     pub fn annotations(&self) -> &Annotations {
         &self.annotations
     }
@@ -332,7 +333,7 @@ fn open_table(
     if sample_n == 0 || sample_n > MAX_SAMPLE_N {
         return Err(choice(format!("the file has {sample_n} samples; a record has 1 to {MAX_SAMPLE_N}")));
     }
-    let sampling_frequency_hz = match &file {
+    let sampling_frequency_hz = match &mut file {
         TableFile::Csv(csv) => csv.sampling_frequency_hz(options, sample_n, &mut notes)?,
         TableFile::Npy(npy) => {
             debug_assert_eq!(npy.sample_n(), sample_n);
@@ -414,6 +415,7 @@ fn open_table(
         base_time: None,
         base_date: None,
         signals,
+        segment_signal_n: 0,
         segments: Vec::new(),
         comments: table.comments,
     };
@@ -428,13 +430,21 @@ fn check(options: &Options, origin: &str) -> Result<(), FormatError> {
         return choice("the sampling frequency must be a number above 0 and up to 1e9; give it in Hz, such as 360");
     }
     if options.gain_adu_per_unit.is_some_and(|gain| !gain.is_finite() || gain == 0.0) {
-        return choice("the gain must be a finite number other than 0; give it in ADC units per physical unit, such as 200");
+        return choice(
+            "the gain must be a finite number other than 0; give it in ADC units per physical unit, such as 200",
+        );
     }
-    if options.units.as_ref().is_some_and(|units| units.is_empty() || units.contains(|c: char| c.is_whitespace() || c.is_control())) {
+    if options
+        .units
+        .as_ref()
+        .is_some_and(|units| units.is_empty() || units.contains(|c: char| c.is_whitespace() || c.is_control()))
+    {
         return choice("the unit must be a word without blanks; give one such as mV");
     }
     if options.lead_names.iter().any(|name| name.trim() != name || name.is_empty() || name.contains(char::is_control)) {
-        return choice("a lead's name must not be empty or have control characters or blanks around it; give one such as MLII");
+        return choice(
+            "a lead's name must not be empty or have control characters or blanks around it; give one such as MLII",
+        );
     }
     Ok(())
 }
@@ -442,7 +452,8 @@ fn check(options: &Options, origin: &str) -> Result<(), FormatError> {
 fn lead_names(found: &[Option<String>], options: &Options, origin: &str) -> Result<Vec<String>, FormatError> {
     let given = &options.lead_names;
     if !given.is_empty() && given.len() != found.len() {
-        let problem = format!("{} lead names were given, but the file has {} leads; name each", given.len(), found.len());
+        let problem =
+            format!("{} lead names were given, but the file has {} leads; name each", given.len(), found.len());
         return Err(FormatError::Choice { origin: origin.to_owned(), problem });
     }
     let name = |(idx, found): (usize, &Option<String>)| {
@@ -475,7 +486,12 @@ pub(crate) fn select(names: &[String], wanted: &[String], origin: &str) -> Resul
             }
             [] => format!("there is no lead `{}`; the file has {}", shown(lead), listing()),
             [first, ..] => {
-                format!("{} leads are called `{}`; choose one by its place, such as #{}", found.len(), shown(lead), first + 1)
+                format!(
+                    "{} leads are called `{}`; choose one by its place, such as #{}",
+                    found.len(),
+                    shown(lead),
+                    first + 1
+                )
             }
         };
         return Err(FormatError::Choice { origin: origin.to_owned(), problem });
@@ -513,7 +529,7 @@ pub(crate) fn start_after(time: BaseTime, date: Option<BaseDate>, seconds: f64) 
 fn days_after(mut date: BaseDate, day_n: u128) -> Option<BaseDate> {
     // Year by year would do, but nothing is longer than some days.
     for _ in 0..day_n.min(4_000_000) {
-        let is_leap = date.year % 4 == 0 && (date.year % 100 != 0 || date.year % 400 == 0);
+        let is_leap = date.year.is_multiple_of(4) && (!date.year.is_multiple_of(100) || date.year.is_multiple_of(400));
         let length = match date.month {
             2 => 28 + u8::from(is_leap),
             4 | 6 | 9 | 11 => 30,

@@ -231,7 +231,11 @@ mod tests {
 
     fn check(values: &[f64], gain: f64, format: Format, error_units: f64) {
         let scale = chosen(values, Precision::Double, Wanted::default());
-        assert_eq!((scale.gain_adu_per_unit, scale.format, scale.error_units), (gain, format, error_units), "{values:?}");
+        assert_eq!(
+            (scale.gain_adu_per_unit, scale.format, scale.error_units),
+            (gain, format, error_units),
+            "{values:?}"
+        );
         for value in values.iter().filter(|value| !value.is_nan()) {
             let back = f64::from(scale.sample(*value).expect("fits")) / gain;
             assert!(if error_units == 0.0 { back == *value } else { (back - value).abs() <= error_units * 1.0001 });

@@ -262,9 +262,12 @@ impl<'a> Fields<'a> {
         let is_number = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
         match text.parse::<f64>() {
             Ok(number) if number.is_finite() && text.bytes().all(is_number) => Ok((number, text)),
-            _ if text.contains(',') => {
-                Err(self.fail(byte_offset, field, text, "has a comma; the format wants a point before decimals: correct it"))
-            }
+            _ if text.contains(',') => Err(self.fail(
+                byte_offset,
+                field,
+                text,
+                "has a comma; the format wants a point before decimals: correct it",
+            )),
             _ => Err(self.fail(byte_offset, field, text, "is not a number; the header is damaged")),
         }
     }
@@ -311,7 +314,10 @@ impl<'a> Fields<'a> {
         }
         let century = if year >= 85 { 1900 } else { 2000 };
         match long {
-            Some(long) if (long.day, long.month) == (day, month) && (year == u8::MAX || long.year % 100 == u16::from(year)) => {
+            Some(long)
+                if (long.day, long.month) == (day, month)
+                    && (year == u8::MAX || long.year % 100 == u16::from(year)) =>
+            {
                 Ok(long)
             }
             Some(long) if year == u8::MAX => Ok(long),
@@ -364,8 +370,7 @@ impl<'a> Fields<'a> {
 
 /// `Startdate 02-MAR-2002 ...` of EDF+.
 fn long_date(recording: &str) -> Option<BaseDate> {
-    const MONTHS: [&str; 12] =
-        ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
+    const MONTHS: [&str; 12] = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
     let mut parts = recording.strip_prefix("Startdate ")?.split(' ').next()?.split('-');
     let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
     let month = MONTHS.iter().position(|known| known.eq_ignore_ascii_case(month))? + 1;
@@ -391,7 +396,9 @@ mod tests {
     fn the_year_is_that_of_the_recording_field() {
         let date = long_date("Startdate 02-MAR-2002 PSG-1234 NN X").expect("a date");
         assert_eq!((date.day, date.month, date.year), (2, 3, 2002));
-        for other in ["", "Startdate X X X X", "Startdate 2-MAR-2002", "Startdate 02-MRZ-2002", "Startdate 02-MAR-2002-1"] {
+        for other in
+            ["", "Startdate X X X X", "Startdate 2-MAR-2002", "Startdate 02-MRZ-2002", "Startdate 02-MAR-2002-1"]
+        {
             assert_eq!(long_date(other), None, "{other}");
         }
     }

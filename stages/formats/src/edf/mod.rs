@@ -151,7 +151,12 @@ impl Edf {
             let problem = format!("{} frames are more than the limit of {MAX_SAMPLE_N}; split the file", edf.frame_n);
             return Err(FormatError::Choice { origin, problem });
         }
-        let annotations = to_annotations(&lists, start_s, sampling_frequency_hz, edf.frame_n, &mut notes);
+        let finest_n = edf.chosen.iter().map(|signal| signal.samples_per_frame).max().unwrap_or(1);
+        let fastest = Fastest {
+            sampling_frequency_hz: sampling_frequency_hz * finest_n as f64,
+            sample_n: edf.frame_n * finest_n as u64,
+        };
+        let annotations = to_annotations(&lists, start_s, fastest, &mut notes);
         let (base_time, base_date) = start_after(edf.header.start_time, Some(edf.header.start_date), start_s);
         let comments = [("patient", &edf.header.patient), ("recording", &edf.header.recording)]
             .into_iter()
@@ -167,6 +172,7 @@ impl Edf {
             base_time: Some(base_time),
             base_date,
             signals,
+            segment_signal_n: 0,
             segments: Vec::new(),
             comments,
         };
@@ -196,7 +202,6 @@ impl Edf {
             .map(|(idx, (_, begin, byte_n))| (idx, begin, usize::try_from(byte_n).expect("within a data record")))
             .collect();
         let mut timeline = Timeline {
-            origin,
             is_continuous: self.header.continuity == Continuity::Continuous,
             sampling_frequency_hz,
             record_frame_n: self.record_frame_n,
@@ -234,13 +239,14 @@ impl Edf {
                         }
                     };
                     if let Some((onset_s, problem)) = problem {
-                        return Err(fail(byte_offset, format!("+{onset_s}"), problem));
+                        return Err(fail(byte_offset, format!("{onset_s:+}"), problem));
                     }
                 }
                 for list in &lists {
                     for text in &list.texts {
                         if events.len() == MAX_ANNOTATION_N {
-                            let problem = format!("are more than the limit of {MAX_ANNOTATION_N} in all; split the file");
+                            let problem =
+                                format!("are more than the limit of {MAX_ANNOTATION_N} in all; split the file");
                             return Err(fail(byte_offset, shown(text), problem));
                         }
                         let text = (*text).to_owned();
@@ -273,19 +279,17 @@ impl Edf {
                 return Err(FormatError::Choice { origin: origin.to_owned(), problem });
             }
             let gaps = self.segments.len() - 1;
-            let (gaps, seconds) = (if gaps == 1 { "1 gap".to_owned() } else { format!("{gaps} gaps") }, gap_n as f64 / sampling_frequency_hz);
+            let (gaps, seconds) = (
+                if gaps == 1 { "1 gap".to_owned() } else { format!("{gaps} gaps") },
+                gap_n as f64 / sampling_frequency_hz,
+            );
             notes.push(format!("{gaps} between data records, {seconds:.3} s in all, became invalid samples"));
         }
         Ok((start_s, events))
     }
 
     /// Appends the next samples of every lead from `frame_idx` on: `frame_n` frames, or as many as are left.
-    pub(crate) fn read(
-        &mut self,
-        frame_idx: u64,
-        frame_n: u64,
-        pieces: &mut [Vec<i32>],
-    ) -> Result<(), FormatError> {
+    pub(crate) fn read(&mut self, frame_idx: u64, frame_n: u64, pieces: &mut [Vec<i32>]) -> Result<(), FormatError> {
         let mut at = frame_idx;
         let end = self.frame_n.min(frame_idx + frame_n);
         while at < end {
@@ -295,7 +299,8 @@ impl Edf {
             if at >= segment_end {
                 let gap_end = self.segments.get(next).map_or(end, |segment| segment.first_frame_idx).min(end);
                 for (signal, piece) in self.chosen.iter().zip(&mut *pieces) {
-                    let sample_n = usize::try_from(gap_end - at).expect("a piece is in memory") * signal.samples_per_frame;
+                    let sample_n =
+                        usize::try_from(gap_end - at).expect("a piece is in memory") * signal.samples_per_frame;
                     piece.resize(piece.len() + sample_n, INVALID_I32);
                 }
                 at = gap_end;
@@ -370,12 +375,7 @@ fn read_header(file: &mut File, path: &Path, origin: &str, found_byte_n: u64) ->
 }
 
 /// The number of data records, if the length of the file agrees.
-fn record_n(
-    header: &EdfHeader,
-    found_byte_n: u64,
-    origin: &str,
-    notes: &mut Vec<String>,
-) -> Result<u64, FormatError> {
+fn record_n(header: &EdfHeader, found_byte_n: u64, origin: &str, notes: &mut Vec<String>) -> Result<u64, FormatError> {
     let record_byte_n = header.record_byte_n();
     if record_byte_n > MAX_DATA_RECORD_BYTE_N {
         let problem = format!(
@@ -388,7 +388,8 @@ fn record_n(
     let record_n = header.record_n.unwrap_or(data_byte_n.div_ceil(record_byte_n).max(1));
     let expected_byte_n = record_n.saturating_mul(record_byte_n).saturating_add(header.byte_n());
     if expected_byte_n != found_byte_n {
-        let reason = format!("{record_n} data records of {record_byte_n} bytes after {} bytes of header", header.byte_n());
+        let reason =
+            format!("{record_n} data records of {record_byte_n} bytes after {} bytes of header", header.byte_n());
         let help = if found_byte_n < expected_byte_n {
             "it is cut short: fetch it again"
         } else {
@@ -431,7 +432,10 @@ fn wfdb_signal(
     };
     let digital_range = format!("{digital_min} to {digital_max}");
     if digital_min >= digital_max {
-        return Err(fail(digital_range, "must rise: the header is damaged, or leave this signal out by naming the leads to read"));
+        return Err(fail(
+            digital_range,
+            "must rise: the header is damaged, or leave this signal out by naming the leads to read",
+        ));
     }
     if i64::from(digital_min) < -limit || i64::from(digital_max) >= limit {
         return Err(fail(digital_range, "does not fit in the samples of the file; the header is damaged"));
@@ -447,8 +451,7 @@ fn wfdb_signal(
     let physical_span = physical_max - physical_min;
     // The header's eight characters do not know the gain better than this; what is behind it is noise of the division.
     let gain_adu_per_unit = rounded_to_12_digits(digital_span / physical_span);
-    let zero_adu =
-        (f64::from(digital_min) * physical_max - f64::from(digital_max) * physical_min) / physical_span;
+    let zero_adu = (f64::from(digital_min) * physical_max - f64::from(digital_max) * physical_min) / physical_span;
     let baseline_adu = zero_adu.round();
     if !gain_adu_per_unit.is_finite() || gain_adu_per_unit == 0.0 || baseline_adu.abs() > f64::from(i32::MAX) {
         let found = format!("{physical_min} to {physical_max}");
@@ -492,8 +495,7 @@ fn greatest_common(a: u64, b: u64) -> u64 {
 }
 
 /// When data records start.
-struct Timeline<'a> {
-    origin: &'a str,
+struct Timeline {
     is_continuous: bool,
     sampling_frequency_hz: f64,
     record_frame_n: u64,
@@ -504,7 +506,7 @@ struct Timeline<'a> {
     most_moved: (f64, u64),
 }
 
-impl Timeline<'_> {
+impl Timeline {
     /// Adds the next data record; an error says what is wrong with its onset.
     fn add(&mut self, record_idx: u64, onset_s: f64) -> Result<(), String> {
         let Some(segment) = self.segments.last_mut() else {
@@ -520,7 +522,9 @@ impl Timeline<'_> {
         let distance = found - expected_idx as f64;
         if distance < -0.5 {
             let expected_s = self.start_s + expected_idx as f64 / self.sampling_frequency_hz;
-            return Err(format!("is before the end of the data record before it, at {expected_s} s; the file is damaged"));
+            return Err(format!(
+                "is before the end of the data record before it, at {expected_s} s; the file is damaged"
+            ));
         }
         if distance > MAX_SAMPLE_N as f64 {
             return Err(format!("is more than the limit of {MAX_SAMPLE_N} samples away; the file is damaged"));
@@ -531,9 +535,8 @@ impl Timeline<'_> {
         } else if self.is_continuous {
             let expected_s = self.start_s + expected_idx as f64 / self.sampling_frequency_hz;
             return Err(format!(
-                "is not {expected_s} s, where the record before it ends, although the header of {} says that there are no gaps \
-                 (EDF+C); if there are, write EDF+D",
-                self.origin
+                "is not {expected_s} s, where the record before it ends, although the header says that there are no gaps (EDF+C); \
+                 if there are, write EDF+D"
             ));
         } else {
             let first_frame_idx = found.round() as u64;
@@ -554,16 +557,18 @@ struct Event {
     text: String,
 }
 
-fn to_annotations(
-    events: &[Event],
-    start_s: f64,
+/// The fastest lead. Annotations count its samples: a frame may be as long as the slowest lead's sample.
+#[derive(Clone, Copy)]
+struct Fastest {
     sampling_frequency_hz: f64,
-    frame_n: u64,
-    notes: &mut Vec<String>,
-) -> Annotations {
+    sample_n: u64,
+}
+
+fn to_annotations(events: &[Event], start_s: f64, fastest: Fastest, notes: &mut Vec<String>) -> Annotations {
+    let Fastest { sampling_frequency_hz, sample_n } = fastest;
     let position = |at_s: f64| {
-        let frame = ((at_s - start_s) * sampling_frequency_hz).round();
-        (frame >= 0.0 && frame <= frame_n as f64).then_some(frame as u64)
+        let sample = ((at_s - start_s) * sampling_frequency_hz).round();
+        (sample >= 0.0 && sample <= sample_n as f64).then_some(sample as u64)
     };
     let (mut outside_n, mut cut_n) = (0_usize, 0_usize);
     let mut items = Vec::new();
@@ -585,7 +590,7 @@ fn to_annotations(
             None => note(sample_idx, event.text.clone()),
             Some(duration_s) => {
                 note(sample_idx, format!("({}", event.text));
-                note(position(event.onset_s + duration_s).unwrap_or(frame_n), format!("{})", event.text));
+                note(position(event.onset_s + duration_s).unwrap_or(sample_n), format!("{})", event.text));
             }
         }
     }
@@ -606,9 +611,14 @@ mod tests {
 
     #[test]
     fn a_lead_is_named_without_the_type_of_its_signal() {
-        for (label, name) in
-            [("ECG II", "II"), ("EKG  V5", "V5"), ("ECG", "ECG"), ("EEG Fpz-Cz", "EEG Fpz-Cz"), ("ECG ", "ECG"), ("", "unnamed")]
-        {
+        for (label, name) in [
+            ("ECG II", "II"),
+            ("EKG  V5", "V5"),
+            ("ECG", "ECG"),
+            ("EEG Fpz-Cz", "EEG Fpz-Cz"),
+            ("ECG ", "ECG"),
+            ("", "unnamed"),
+        ] {
             assert_eq!(lead_name(label), name);
         }
     }
@@ -616,7 +626,6 @@ mod tests {
     /// Onsets at 10 Hz with records of one second: where segments start, or what is wrong.
     fn check(is_continuous: bool, onsets: &[f64], expected: &str) {
         let mut timeline = Timeline {
-            origin: "x.edf",
             is_continuous,
             sampling_frequency_hz: 10.0,
             record_frame_n: 10,
@@ -647,7 +656,7 @@ mod tests {
         check(
             true,
             &[0.0, 2.0],
-            "1: is not 1 s, where the record before it ends, although the header of x.edf says that there are no gaps (EDF+C); if there are, write EDF+D",
+            "1: is not 1 s, where the record before it ends, although the header says that there are no gaps (EDF+C); if there are, write EDF+D",
         );
         check(false, &[-1.0], "0: is before the start time of the file; the file is damaged");
     }

@@ -54,14 +54,15 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Tal<'_>>, TalError> {
             [b'+' | b'-', digits @ ..] => decimal(digits).map(|size| if onset[0] == b'-' { -size } else { size }),
             _ => None,
         };
-        let onset_s = onset_s
-            .ok_or_else(|| fail(at, "does not begin with an onset, such as +12.5; the file is damaged"))?;
+        let onset_s =
+            onset_s.ok_or_else(|| fail(at, "does not begin with an onset, such as +12.5; the file is damaged"))?;
         let duration_s = match duration {
             // Some writers leave the mark but no number.
             None | Some([]) => None,
-            Some(digits) => Some(decimal(digits).ok_or_else(|| {
-                fail(at + onset.len() + 1, "is not a duration, such as 2.5; the file is damaged")
-            })?),
+            Some(digits) => Some(
+                decimal(digits)
+                    .ok_or_else(|| fail(at + onset.len() + 1, "is not a duration, such as 2.5; the file is damaged"))?,
+            ),
         };
         let mut texts = Vec::new();
         let mut text_at = at + head.len() + 1;
@@ -123,7 +124,10 @@ mod tests {
 
     #[test]
     fn reads_the_examples_of_the_specification() {
-        check(b"+180\x14Lights off\x14Close door\x14\0+180\x14Lights off\x14\0\0", "180[Lights off|Close door] 180[Lights off]");
+        check(
+            b"+180\x14Lights off\x14Close door\x14\0+180\x14Lights off\x14\0\0",
+            "180[Lights off|Close door] 180[Lights off]",
+        );
         check(b"+0\x14\x14\0+1.25\x150.5\x14Apnea\x14\0\0\0", "!0[] 1.25~0.5[Apnea]");
         check(b"+567\x14\x14\0", "!567[]");
         check("-0.5\u{15}\u{14}caf\u{e9}\u{14}\u{0}".as_bytes(), "-0.5[caf\u{e9}]");
@@ -133,12 +137,30 @@ mod tests {
 
     #[test]
     fn refuses_what_is_none() {
-        check(b"180\x14x\x14\0", "byte 0: `180\\u{14}x\\u{14}\\0` does not begin with an onset, such as +12.5; the file is damaged");
-        check(b"+1\x14x\x14", "byte 0: `+1\\u{14}x\\u{14}` is a list that does not end with a NUL; the file is damaged");
-        check(b"+1\x14x\0", "byte 0: `+1\\u{14}x\\0` is a list that does not end with the byte 0x14; the file is damaged");
-        check(b"+1\x15a\x14x\x14\0", "byte 3: `a\\u{14}x\\u{14}\\0` is not a duration, such as 2.5; the file is damaged");
-        check(b"+1\x14\x14\0\0\0+2\x14\x14\0", "byte 7: `+2\\u{14}\\u{14}\\0` stands behind the unused bytes of the signal; the file is damaged");
-        check(b"+1\x14\xff\x14\0", "byte 3: `\u{fffd}\\u{14}\\0` is an annotation that is not UTF-8; the file is damaged");
+        check(
+            b"180\x14x\x14\0",
+            "byte 0: `180\\u{14}x\\u{14}\\0` does not begin with an onset, such as +12.5; the file is damaged",
+        );
+        check(
+            b"+1\x14x\x14",
+            "byte 0: `+1\\u{14}x\\u{14}` is a list that does not end with a NUL; the file is damaged",
+        );
+        check(
+            b"+1\x14x\0",
+            "byte 0: `+1\\u{14}x\\0` is a list that does not end with the byte 0x14; the file is damaged",
+        );
+        check(
+            b"+1\x15a\x14x\x14\0",
+            "byte 3: `a\\u{14}x\\u{14}\\0` is not a duration, such as 2.5; the file is damaged",
+        );
+        check(
+            b"+1\x14\x14\0\0\0+2\x14\x14\0",
+            "byte 7: `+2\\u{14}\\u{14}\\0` stands behind the unused bytes of the signal; the file is damaged",
+        );
+        check(
+            b"+1\x14\xff\x14\0",
+            "byte 3: `\u{fffd}\\u{14}\\0` is an annotation that is not UTF-8; the file is damaged",
+        );
         for onset in ["+", "+1.2.3", "+1e3", "+.", "+ 1", "+inf"] {
             assert!(parse(format!("{onset}\u{14}\u{14}\0").as_bytes()).is_err(), "{onset}");
         }
