@@ -1,4 +1,4 @@
-//! Annotation files in the MIT format of annot(5): events at sample positions, such as beats and rhythm changes.
+//! Annotation files: events at sample positions, such as beats and rhythm changes, and the MIT format of annot(5).
 //!
 //! The file is a run of 16-bit words: six bits of code, ten of data. Codes up to 49 are annotations, whose data is the
 //! time since the one before; 59 to 63 carry what does not fit. Words are written in the order of the C library (SKIP,
@@ -13,7 +13,7 @@ use crate::error::{WfdbError, shown};
 use crate::header::{MAX_SAMPLE_N, MAX_SAMPLING_FREQUENCY_HZ, is_record_name};
 use crate::record::with_extension;
 use crate::source::DataFile;
-use crate::{AnnotationCode, Header};
+use crate::{AnnotationCode, Header, aha};
 
 /// Largest annotation file that is read: 256 MiB, more than a hundred million beats.
 pub const MAX_ANNOTATION_FILE_BYTE_N: u64 = 256 << 20;
@@ -142,51 +142,86 @@ fn annotation_path(path: &Path, annotator: &str) -> Result<std::path::PathBuf, W
     })
 }
 
-/// Decodes an annotation file. `origin` names it in errors.
+/// Decodes an annotation file, in MIT or AHA format. `origin` names it in errors.
 ///
 /// # Errors
 ///
 /// [`WfdbError::Annotation`] with the offset of the word that breaks the format: a file without its end mark or with
 /// bytes after it, an unknown code, data or auxiliary text behind the end, a position before 0, before the annotation
-/// before it, or behind the record's end. [`WfdbError::Unsupported`] for a file in AHA format.
+/// before it, or behind the record's end. [`WfdbError::Unsupported`] for a file from the tapes of the AHA database.
 pub fn decode_annotations(bytes: impl AsRef<[u8]>, origin: &str, timing: Timing) -> Result<Annotations, WfdbError> {
+    match salvage_annotations(bytes, origin, timing) {
+        (annotations, None) => Ok(annotations),
+        (_, Some(error)) => Err(error),
+    }
+}
+
+/// Decodes a damaged annotation file as far as it goes: what stands before the first error, and the error. The last
+/// annotation may lack what followed it.
+///
+/// For a tool that shows what is left of a file, and says that it is damaged; [`decode_annotations`] is for all others.
+pub fn salvage_annotations(bytes: impl AsRef<[u8]>, origin: &str, timing: Timing) -> (Annotations, Option<WfdbError>) {
     let bytes = bytes.as_ref();
     if bytes.len() as u64 > MAX_ANNOTATION_FILE_BYTE_N {
-        return Err(WfdbError::TooLarge {
+        let error = WfdbError::TooLarge {
             origin: origin.to_owned(),
             found_byte_n: bytes.len() as u64,
             limit_byte_n: MAX_ANNOTATION_FILE_BYTE_N,
             help: "this is not the annotation file of one record",
-        });
+        };
+        return (Annotations::default(), Some(error));
     }
-    // An AHA file starts with a NUL and an AHA code, and is padded with 0xff (annot(5)).
-    if matches!(bytes, [0, b'E' | b'F' | b'N'..=b'R' | b'U' | b'V', ..]) && bytes.last() == Some(&0xff) {
-        return Err(WfdbError::Unsupported {
-            origin: origin.to_owned(),
-            what: "an annotation file in AHA format".to_owned(),
-            help: "rewrite it in MIT format with `rdann` and `wrann` of the WFDB tools",
-        });
+    let mut reader = AnnotationReader {
+        origin,
+        annotations: Annotations::default(),
+        timing,
+        is_head: true,
+        is_in_definitions: false,
+    };
+    let result = if aha::is_aha(bytes) { aha::decode(bytes, &mut reader) } else { decode_mit(bytes, &mut reader) };
+    let mut annotations = reader.annotations;
+    if let (Some(resolution), Some(record_hz)) = (&mut annotations.time_resolution_hz, timing.sampling_frequency_hz) {
+        *resolution = record_hz;
     }
-    let mut words = Words { bytes, at: 0, origin };
-    let mut decoded = Decoded { annotations: Annotations::default(), timing, is_head: true, is_in_definitions: false };
+    (annotations, result.err())
+}
+
+fn decode_mit(bytes: &[u8], reader: &mut AnnotationReader<'_>) -> Result<(), WfdbError> {
+    let mut words = Words { bytes, at: 0, origin: reader.origin };
+    let mut current = None;
+    let result = decode_words(&mut words, reader, &mut current);
+    if result.is_err()
+        && let Some(pending) = current
+    {
+        // It was complete, or lacks what the error is about. An error of its own would only hide the first one.
+        let _ = reader.push(pending);
+    }
+    result
+}
+
+fn decode_words(
+    words: &mut Words<'_>,
+    reader: &mut AnnotationReader<'_>,
+    current: &mut Option<Pending>,
+) -> Result<(), WfdbError> {
     let mut time: i64 = 0;
     let mut chan = 0;
     let mut num = 0;
-    let mut current: Option<Pending> = None;
     loop {
         let word_at = words.at;
         let word = words.next()?;
         let (code, data) = (word >> 10, word & 0x3ff);
-        match (code, &mut current) {
-            (0, _) if data == 0 => {
-                decoded.push(current.take(), &words)?;
-                break;
-            }
+        match (code, &mut *current) {
             (0..=49, _) => {
-                decoded.push(current.take(), &words)?;
+                if let Some(pending) = current.take() {
+                    reader.push(pending)?;
+                }
+                if word == 0 {
+                    break;
+                }
                 time += i64::from(data);
                 let code = AnnotationCode::new(u8::try_from(code).expect("at most 49"));
-                current = Some(Pending { word_at, time, code, subtype: 0, chan, num, aux: None });
+                *current = Some(Pending { word_at, time, code, subtype: 0, chan, num, aux: None });
             }
             (SKIP, _) => {
                 if data != 0 {
@@ -224,38 +259,36 @@ pub fn decode_annotations(bytes: impl AsRef<[u8]>, origin: &str, timing: Timing)
             }
         }
     }
-    let extra_byte_n = bytes.len() - words.at;
+    let extra_byte_n = words.bytes.len() - words.at;
     if extra_byte_n > 0 {
         return Err(words.fail(
             words.at,
             format!("{extra_byte_n} bytes follow the end mark; the file is damaged, or two files were joined: fetch it again"),
         ));
     }
-    if decoded.is_in_definitions {
+    if reader.is_in_definitions {
         return Err(words.fail(
             words.at - 2,
             format!("the note `{DEFINITIONS_END_NOTE}` is missing before the end; the file is damaged"),
         ));
     }
-    let mut annotations = decoded.annotations;
-    if let (Some(resolution), Some(record_hz)) = (&mut annotations.time_resolution_hz, timing.sampling_frequency_hz) {
-        *resolution = record_hz;
-    }
-    Ok(annotations)
+    Ok(())
 }
 
-/// An annotation whose modifiers are still to come. A code of `None` is a null annotation.
-struct Pending {
-    word_at: usize,
-    time: i64,
-    code: Option<AnnotationCode>,
-    subtype: i8,
-    chan: u8,
-    num: i8,
-    aux: Option<Vec<u8>>,
+/// An annotation as it stands in the file. A code of `None` is a null annotation.
+pub(crate) struct Pending {
+    pub(crate) word_at: usize,
+    pub(crate) time: i64,
+    pub(crate) code: Option<AnnotationCode>,
+    pub(crate) subtype: i8,
+    pub(crate) chan: u8,
+    pub(crate) num: i8,
+    pub(crate) aux: Option<Vec<u8>>,
 }
 
-struct Decoded {
+/// Takes annotations of a file, and checks each.
+pub(crate) struct AnnotationReader<'a> {
+    origin: &'a str,
     annotations: Annotations,
     timing: Timing,
     /// Whether only notes at time 0 were seen: there a note can speak about the whole file.
@@ -263,24 +296,32 @@ struct Decoded {
     is_in_definitions: bool,
 }
 
-impl Decoded {
-    fn push(&mut self, pending: Option<Pending>, words: &Words<'_>) -> Result<(), WfdbError> {
-        let Some(Pending { word_at, time, code: Some(code), subtype, chan, num, aux }) = pending else {
+impl AnnotationReader<'_> {
+    pub(crate) fn origin(&self) -> &str {
+        self.origin
+    }
+
+    pub(crate) fn fail(&self, byte_offset: usize, problem: String) -> WfdbError {
+        WfdbError::Annotation { origin: self.origin.to_owned(), byte_offset, problem }
+    }
+
+    pub(crate) fn push(&mut self, pending: Pending) -> Result<(), WfdbError> {
+        let Pending { word_at, time, code: Some(code), subtype, chan, num, aux } = pending else {
             return Ok(());
         };
         let aux = aux.unwrap_or_default();
         self.is_head &= time == 0 && code == AnnotationCode::NOTE;
-        if self.is_head && self.take_note(word_at, &aux, words)? {
+        if self.is_head && self.take_note(word_at, &aux)? {
             return Ok(());
         }
         if self.is_in_definitions {
-            return Err(words.fail(
+            return Err(self.fail(
                 word_at,
                 format!("an annotation stands before the note `{DEFINITIONS_END_NOTE}`; the file is damaged"),
             ));
         }
         let Ok(file_time) = u64::try_from(time) else {
-            return Err(words.fail(
+            return Err(self.fail(
                 word_at,
                 format!(
                     "the annotation {code} is at sample {time}, before the record starts; the SKIP before it is damaged"
@@ -291,7 +332,7 @@ impl Decoded {
         if let Some(last) = self.annotations.items.last()
             && sample_idx < last.sample_idx
         {
-            return Err(words.fail(
+            return Err(self.fail(
                 word_at,
                 format!(
                     "the annotation {code} at sample {sample_idx} follows one at {}; annotations must be in order of time: sort the file with `sortann` of the WFDB tools",
@@ -302,7 +343,7 @@ impl Decoded {
         // Marks that close an episode stand behind its last sample.
         let end_idx = self.timing.sample_n.unwrap_or(MAX_SAMPLE_N);
         if sample_idx > end_idx || (sample_idx == end_idx && code.is_qrs()) {
-            return Err(words.fail(
+            return Err(self.fail(
                 word_at,
                 format!("the annotation {code} is at sample {sample_idx}, but the record has {end_idx}; the file is damaged or belongs to another record"),
             ));
@@ -312,7 +353,7 @@ impl Decoded {
     }
 
     /// Takes in a note that speaks about the whole file; gives whether it was one.
-    fn take_note(&mut self, word_at: usize, aux: &[u8], words: &Words<'_>) -> Result<bool, WfdbError> {
+    fn take_note(&mut self, word_at: usize, aux: &[u8]) -> Result<bool, WfdbError> {
         let Ok(text) = std::str::from_utf8(aux) else { return Ok(false) };
         let text = text.trim_end_matches('\0');
         if self.is_in_definitions {
@@ -321,7 +362,7 @@ impl Decoded {
                 return Ok(true);
             }
             let (code, definition) = parse_definition(text).ok_or_else(|| {
-                words.fail(
+                self.fail(
                     word_at,
                     format!(
                         "`{}` does not define a code; the file is damaged (a definition is CODE SYMBOL DESCRIPTION)",
@@ -342,7 +383,7 @@ impl Decoded {
                 self.annotations.time_resolution_hz = Some(hz);
                 Ok(true)
             }
-            _ => Err(words.fail(
+            _ => Err(self.fail(
                 word_at,
                 format!("the time resolution `{}` is not a frequency above 0 and up to 1e9 Hz, or the second one; the file is damaged", shown(number)),
             )),

@@ -36,9 +36,11 @@
 //! Each format reserves its lowest code for "no sample here". It becomes [`INVALID_I16`] or [`INVALID_I32`] whatever
 //! the format, and NaN in physical units.
 
+mod aha;
 mod annotation;
 mod code;
 mod error;
+mod flac;
 mod format;
 mod header;
 mod reader;
@@ -48,9 +50,10 @@ mod segments;
 mod signal_file;
 mod source;
 
+pub use aha::encode_aha_annotations;
 pub use annotation::{
     Annotation, Annotations, CodeDefinition, MAX_ANNOTATION_FILE_BYTE_N, Timing, decode_annotations,
-    encode_annotations, read_annotations, write_annotations,
+    encode_annotations, read_annotations, salvage_annotations, write_annotations,
 };
 pub use code::AnnotationCode;
 pub use error::WfdbError;

@@ -10,6 +10,7 @@
 use std::ops::Range;
 
 use crate::error::{WfdbError, shown};
+use crate::flac::{Flac, FlacError};
 use crate::format::Layout;
 use crate::samples::{Adu, Samples};
 use crate::source::DataFile;
@@ -42,6 +43,8 @@ enum Coding<'a> {
     Fixed(Fixed<'a>),
     /// Each sample is the one before and a difference.
     Difference(Differences<'a>),
+    /// FLAC.
+    Compressed(Box<Compressed<'a>>),
 }
 
 /// Samples of a fixed width, or packed in fixed runs.
@@ -95,21 +98,18 @@ impl<'a> SignalFile<'a> {
         if format == Format::Null {
             return Ok(file);
         }
-        if format.is_flac() {
-            return Err(WfdbError::Unsupported {
-                origin: file.name,
-                what: format!("signal format {format}"),
-                help: "convert the record to format 16 with `xform` of the WFDB tools",
-            });
-        }
         let mut data = open(&file.name)?;
-        file.frame_n = file.check_length(&mut data, frame_n)?;
+        let place = Place { file: file.name.clone(), record: file.record.clone() };
         let byte_offset = file.signals[0].byte_offset;
+        if format.is_flac() {
+            let compressed = Compressed::open(data, &file.signals, frame_n, place)?;
+            file.frame_n = compressed.frame_n;
+            file.coding = Coding::Compressed(Box::new(compressed));
+            return Ok(file);
+        }
+        file.frame_n = file.check_length(&mut data, frame_n)?;
         file.coding = match format {
-            Format::Difference8 => {
-                let place = Place { file: file.name.clone(), record: file.record.clone() };
-                Coding::Difference(Differences::new(data, byte_offset, &file.signals, place))
-            }
+            Format::Difference8 => Coding::Difference(Differences::new(data, byte_offset, &file.signals, place)),
             _ => Coding::Fixed(Fixed { data, format, byte_offset, frame_sample_n: file.frame_sample_n }),
         };
         Ok(file)
@@ -138,6 +138,7 @@ impl<'a> SignalFile<'a> {
             Coding::Null => 0,
             Coding::Fixed(fixed) => fixed.data.byte_n(),
             Coding::Difference(differences) => differences.data.byte_n(),
+            Coding::Compressed(compressed) => compressed.flac.data.byte_n(),
         }
     }
 
@@ -402,6 +403,7 @@ impl Coding<'_> {
             Coding::Null => unreachable!("null signals have nothing to decode"),
             Coding::Fixed(fixed) => fixed.decode(at, sample_n, buffer),
             Coding::Difference(differences) => differences.decode(at, &mut buffer[..sample_n]),
+            Coding::Compressed(compressed) => compressed.decode(at, &mut buffer[..sample_n]),
         }
     }
 
@@ -508,20 +510,107 @@ impl<'a> Differences<'a> {
     }
 }
 
+/// A FLAC stream with one channel a signal. Signals of several samples a frame are channels of as many times the rate.
+struct Compressed<'a> {
+    flac: Flac<'a>,
+    place: Place,
+    samples_per_frame: usize,
+    /// Samples of a channel before the record's first: what the header calls a byte offset.
+    before_n: u64,
+    frame_n: u64,
+}
+
+impl<'a> Compressed<'a> {
+    fn open(
+        data: DataFile<'a>,
+        signals: &[Signal],
+        wanted_frame_n: Option<u64>,
+        place: Place,
+    ) -> Result<Compressed<'a>, WfdbError> {
+        let flac = Flac::open(data).map_err(|error| place.flac(error))?;
+        let first = &signals[0];
+        let info = flac.info();
+        let max_bits = u32::from(first.format.resolution_bits());
+        if info.channel_n != signals.len() || info.bits > max_bits {
+            let problem = format!(
+                "the FLAC stream has {} channels of {} bits, but the header {} signals of format {}",
+                info.channel_n,
+                info.bits,
+                signals.len(),
+                first.format
+            );
+            return Err(place.damaged(18, &problem));
+        }
+        if signals.iter().any(|signal| signal.samples_per_frame != first.samples_per_frame) {
+            return Err(place.damaged(18, "signals of one FLAC stream must have equally many samples a frame"));
+        }
+        let samples_per_frame = u64::from(first.samples_per_frame);
+        let stream_n = info.sample_n.map(|sample_n| sample_n.saturating_sub(first.byte_offset));
+        let Some(frame_n) = wanted_frame_n.or(stream_n.map(|stream_n| stream_n / samples_per_frame)) else {
+            return Err(place.damaged(21, "neither the header nor the FLAC stream gives the number of samples"));
+        };
+        let wanted_n = frame_n.saturating_mul(samples_per_frame).saturating_add(first.byte_offset);
+        if let Some(found_n) = info.sample_n.filter(|found_n| *found_n != wanted_n) {
+            let problem = format!(
+                "the FLAC stream has {found_n} samples of each signal, but {frame_n} frames of {samples_per_frame} after \
+                 an offset of {} need {wanted_n}",
+                first.byte_offset
+            );
+            return Err(place.damaged(21, &problem));
+        }
+        let (samples_per_frame, before_n) = (first.samples_per_frame as usize, first.byte_offset);
+        Ok(Compressed { flac, place, samples_per_frame, before_n, frame_n })
+    }
+
+    fn decode<'b, T: Adu>(&mut self, at: u64, buffer: &'b mut [T]) -> Result<&'b [T], WfdbError> {
+        let samples_per_frame = self.samples_per_frame;
+        let frame_sample_n = samples_per_frame * self.flac.info().channel_n;
+        let sample_n = buffer.len() / frame_sample_n * samples_per_frame;
+        // A stream that does not say its length may end anywhere.
+        let too_far = || self.place.damaged(21, "the header's offset and length are more than any FLAC stream holds");
+        let first = at.checked_mul(samples_per_frame as u64).and_then(|first| first.checked_add(self.before_n));
+        let first = first.ok_or_else(too_far)?;
+        let mut done_n = 0;
+        while done_n < sample_n {
+            let channels = self.flac.samples_at(first + done_n as u64).map_err(|error| self.place.flac(error))?;
+            let mut block_n = 0;
+            for (channel_idx, channel) in channels.enumerate() {
+                block_n = channel.len().min(sample_n - done_n);
+                for (idx, sample) in (done_n..).zip(&channel[..block_n]) {
+                    let in_frame = channel_idx * samples_per_frame + idx % samples_per_frame;
+                    buffer[idx / samples_per_frame * frame_sample_n + in_frame] = T::from_code(*sample);
+                }
+            }
+            done_n += block_n;
+        }
+        if at + (sample_n / samples_per_frame) as u64 == self.frame_n && !self.flac.is_at_end() {
+            let problem = "bytes follow the last FLAC frame that the header needs";
+            return Err(self.place.damaged(self.flac.byte_offset(), problem));
+        }
+        Ok(buffer)
+    }
+}
+
 /// Names a file in errors about its content.
-#[derive(Clone)]
-pub(crate) struct Place {
-    pub(crate) file: String,
-    pub(crate) record: String,
+struct Place {
+    file: String,
+    record: String,
 }
 
 impl Place {
-    pub(crate) fn damaged(&self, byte_offset: u64, problem: &str) -> WfdbError {
+    fn damaged(&self, byte_offset: u64, problem: &str) -> WfdbError {
         WfdbError::SignalData {
             file: self.file.clone(),
             record: self.record.clone(),
             byte_offset,
             problem: problem.to_owned(),
+        }
+    }
+
+    fn flac(&self, error: FlacError) -> WfdbError {
+        match error {
+            FlacError::Source(error) => error,
+            FlacError::Damaged { byte_offset, problem } => self.damaged(byte_offset, &problem),
         }
     }
 }

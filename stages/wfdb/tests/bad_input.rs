@@ -268,7 +268,10 @@ fn annotation_files() {
             words(&[word(50, 1), 0]),
             "r.atr: byte 0: code 50 is not defined (1 to 49 are); this is no annotation file in MIT format",
         ),
-        (aha, "r.atr: an annotation file in AHA format is not supported; rewrite it in MIT format"),
+        (
+            aha,
+            "r.atr: byte 0: an annotation starts with 0x00 and has the codes 0x4e (AHA) and 255 (MIT), which are none",
+        ),
         (
             [note("## time resolution: 0"), words(&[0])].concat(),
             "r.atr: byte 0: the time resolution `0` is not a frequency above 0",

@@ -112,3 +112,99 @@ fn converts_positions_to_the_samples_of_the_record() {
     assert_eq!(annotations.items.iter().map(|item| item.sample_idx).collect::<Vec<_>>(), [14, 29]);
     assert_eq!(annotations.time_resolution_hz, Some(360.0));
 }
+
+/// `NAME.expected` of a record, as wfdb-python read it: `None` for an invalid sample.
+fn expected<T: std::str::FromStr>(name: &str) -> Vec<Vec<Option<T>>> {
+    let text = std::fs::read_to_string(fixture(&format!("{name}.expected"))).expect("the fixture is there");
+    let value = |word: &str| match word {
+        "-" => None,
+        _ => Some(word.parse().ok().expect("a number")),
+    };
+    text.lines().map(|line| line.split(' ').map(value).collect()).collect()
+}
+
+/// Bytes of no meaning: every bit of a format's layout, ends of one and two samples, differences, skews, a byte offset,
+/// two files, two samples a frame.
+#[test]
+fn reads_what_wfdb_python_reads() {
+    let names =
+        ["raw61", "raw160", "raw310", "raw311", "one310", "two310", "one311", "two311", "raw8", "skewed", "flacx2"];
+    for name in names {
+        let valid = |sample| (sample != INVALID_I32).then_some(sample);
+        let record = read(name);
+        let found: Vec<Vec<Option<i32>>> =
+            record.leads.iter().map(|lead| lead.samples.iter().map(valid).collect()).collect();
+        assert_eq!(found, expected(name), "{name}");
+    }
+}
+
+/// `wave` of `make_fixtures.py`.
+fn wave(sample_n: i32, lead_idx: i32, height: i32) -> Vec<i32> {
+    let sample = |idx: i32| {
+        let phase = (idx + 37 * lead_idx) % 200;
+        let bow = i64::from(phase) * (200 - i64::from(phase)) * i64::from(height) / 10_000;
+        i32::try_from(bow).expect("at most the height") + (idx + 37 * lead_idx) * 7919 % 13 - height / 2
+    };
+    (0..sample_n).map(sample).collect()
+}
+
+#[test]
+fn reads_flac_of_every_width() {
+    for (name, lead_n, sample_n, height) in
+        [("flac508", 1, 500, 200), ("flac516", 2, 9000, 3000), ("flac524", 3, 300, 3_000_000)]
+    {
+        // Checksums and initial values of wfdb-python hold: the reader has compared them.
+        let record = read(name);
+        assert!(record.header.signals.iter().all(|signal| signal.checksum.is_some()), "{name}");
+        assert_eq!(record.leads.len(), lead_n, "{name}");
+        for (lead_idx, lead) in (0..).zip(&record.leads) {
+            assert_eq!(lead.samples.iter().collect::<Vec<_>>(), wave(sample_n, lead_idx, height), "{name}");
+        }
+    }
+}
+
+/// Ranges of a FLAC stream of several blocks, forwards and backwards.
+#[test]
+fn reads_any_part_of_a_flac_stream() {
+    let columns = [wave(9000, 0, 3000), wave(9000, 1, 3000)];
+    let mut reader = ecgpipe_wfdb::RecordReader::open(fixture("flac516")).expect("the fixture is valid");
+    for frames in [8999..9000, 0..10, 4090..4100, 100..8500, 4096..4097, 8192..8192, 0..9000] {
+        let chunk = reader.read(frames.clone()).expect("in the record");
+        for (column, samples) in columns.iter().zip(&chunk.samples) {
+            let wanted = &column[frames.start as usize..frames.end as usize];
+            assert_eq!(samples.iter().collect::<Vec<_>>(), wanted, "{frames:?}");
+        }
+    }
+    for frame_n in [1, 7, 4096, 5000] {
+        let mut samples = Vec::new();
+        for chunk in reader.chunks(frame_n) {
+            samples.extend(chunk.expect("valid").samples[1].iter());
+        }
+        assert_eq!(samples, columns[1]);
+    }
+}
+
+/// Fixed layout with another gain in the second segment; variable layout with signals that come and go, a gap, and
+/// other gains and baselines. wfdb-python converts each segment by its own gain, this crate to the layout's ADC units
+/// first: half a unit is the difference.
+#[test]
+fn reads_segments_as_wfdb_python_does() {
+    for name in ["fixed", "variable"] {
+        let record = read(name);
+        let expected = expected::<f64>(name);
+        assert_eq!(record.leads.len(), expected.len(), "{name}");
+        for (lead, column) in record.leads.iter().zip(expected) {
+            assert_eq!(lead.samples.len(), column.len(), "{name}, {}", lead.name);
+            for (idx, (found, wanted)) in lead.physical_iter().zip(column).enumerate() {
+                let half_unit = 0.5001 / lead.gain_adu_per_unit;
+                match wanted {
+                    None => assert!(found.is_nan(), "{name}, {}, sample {idx}: {found}", lead.name),
+                    Some(wanted) => {
+                        let miss = (f64::from(found) - wanted).abs();
+                        assert!(miss <= half_unit, "{name}, {}, sample {idx}: {found} for {wanted}", lead.name);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Fuzzes `ecgpipe_wfdb_fuzz::signals`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ecgpipe_wfdb_fuzz::signals(data));
