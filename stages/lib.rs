@@ -11,7 +11,6 @@ pub mod dataset;
 pub mod infer;
 pub mod lead;
 pub mod model_artifact;
-pub mod npy;
 pub mod onnx_runtime;
 pub mod resample;
 

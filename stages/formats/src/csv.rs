@@ -17,7 +17,7 @@ use std::{
 use ecgpipe_wfdb::MAX_SIGNAL_N;
 
 use crate::{
-    error::{FormatError, shown, unreadable},
+    error::{FormatError, open_file, shown, unreadable},
     recording::{Options, Table},
     scale::Precision,
 };
@@ -539,7 +539,7 @@ struct Lines {
 
 impl Lines {
     fn open(path: &Path) -> Result<Self, FormatError> {
-        let file = File::open(path).map_err(unreadable(path))?;
+        let (file, _) = open_file(path)?;
         let mut lines = Self {
             reader: BufReader::with_capacity(1 << 16, file),
             path: path.to_owned(),

@@ -1,6 +1,10 @@
 //! What can be wrong with a recording. Each text says where, what was found and a way out behind the last `; `.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::npy::NpyError;
 
@@ -17,7 +21,7 @@ pub enum FormatError {
         /// The file.
         path: PathBuf,
         /// What the operating system said.
-        source: std::io::Error,
+        source: io::Error,
         /// A way out.
         help: &'static str,
     },
@@ -91,17 +95,30 @@ pub enum FormatError {
     },
 }
 
-pub(crate) fn unreadable(path: &Path) -> impl FnOnce(std::io::Error) -> FormatError {
+pub(crate) fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> FormatError {
     let path = path.to_owned();
     move |source| {
         let help = match source.kind() {
-            std::io::ErrorKind::NotFound => "check the path",
-            std::io::ErrorKind::PermissionDenied => "give yourself the right to read it",
-            std::io::ErrorKind::UnexpectedEof => "the file became shorter while it was read: read it again",
+            io::ErrorKind::NotFound => "check the path",
+            io::ErrorKind::PermissionDenied => "give yourself the right to read it",
+            io::ErrorKind::UnexpectedEof => "the file became shorter while it was read: read it again",
             _ => "see whether the disk is well",
         };
         FormatError::Io { path, source, help }
     }
+}
+
+/// Opens a regular file, and gives its size.
+pub(crate) fn open_file(path: &Path) -> Result<(File, u64), FormatError> {
+    // Asked for before it is opened: to open a pipe waits for its other end.
+    let metadata = std::fs::metadata(path).map_err(unreadable(path))?;
+    if !metadata.is_file() {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
+        return Err(FormatError::Io { path: path.to_owned(), source, help: "name a file" });
+    }
+    let file = File::open(path).map_err(unreadable(path))?;
+    let byte_n = file.metadata().map_err(unreadable(path))?.len();
+    Ok((file, byte_n))
 }
 
 /// Foreign text, fit to be shown: escaped, and at most 60 characters of it.

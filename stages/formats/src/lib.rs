@@ -40,4 +40,4 @@ mod scale;
 pub use csv::{MAX_COLUMN_N, MAX_LINE_BYTE_N};
 pub use edf::{MAX_ANNOTATION_N, MAX_DATA_RECORD_BYTE_N, MAX_GAP_FACTOR, MAX_GAP_SAMPLE_N};
 pub use error::FormatError;
-pub use recording::{Axes, FileFormat, Options, Recording};
+pub use recording::{Axes, FileFormat, Options, Recording, select, start_after};

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    error::{FormatError, shown, unreadable},
+    error::{FormatError, open_file, shown, unreadable},
     recording::{Axes, Options, Table},
     scale::Precision,
 };
@@ -192,8 +192,7 @@ impl NpyFile {
         let origin = path.display().to_string();
         let wrong = |problem| FormatError::Npy { origin: origin.clone(), problem };
         let choice = |problem: String| FormatError::Choice { origin: origin.clone(), problem };
-        let mut file = File::open(path).map_err(unreadable(path))?;
-        let found_byte_n = file.metadata().map_err(unreadable(path))?.len();
+        let (mut file, found_byte_n) = open_file(path)?;
         let mut bytes = Vec::new();
         file.by_ref().take(MAX_HEADER_BYTE_N as u64).read_to_end(&mut bytes).map_err(unreadable(path))?;
         let (head, _) = Head::parse(&bytes).map_err(wrong)?;

@@ -462,8 +462,11 @@ fn lead_names(found: &[Option<String>], options: &Options, origin: &str) -> Resu
     Ok(found.iter().enumerate().map(name).collect())
 }
 
-/// The places of the leads that were asked for; all of them if none was.
-pub(crate) fn select(names: &[String], wanted: &[String], origin: &str) -> Result<Vec<usize>, FormatError> {
+/// The places of the leads that were asked for, by name or place as [`Options::leads`] has them; all of them if none was.
+///
+/// # Errors
+/// [`FormatError::Choice`] for a lead that is not there, is asked for twice, or has a name that another one has, too.
+pub fn select(names: &[String], wanted: &[String], origin: &str) -> Result<Vec<usize>, FormatError> {
     if wanted.is_empty() {
         return Ok((0..names.len()).collect());
     }
@@ -507,8 +510,8 @@ fn record_name(path: &Path) -> String {
     if name.is_empty() { "record".to_owned() } else { name }
 }
 
-/// Time and date, some seconds after a time and perhaps a date.
-pub(crate) fn start_after(time: BaseTime, date: Option<BaseDate>, seconds: f64) -> (BaseTime, Option<BaseDate>) {
+/// Time and date some seconds later. The date is left out if there was none, and behind the year 9999.
+pub fn start_after(time: BaseTime, date: Option<BaseDate>, seconds: f64) -> (BaseTime, Option<BaseDate>) {
     const DAY_NS: u128 = 86_400_000_000_000;
     let whole_s = u128::from(time.hour) * 3600 + u128::from(time.minute) * 60 + u128::from(time.second);
     let added_ns = (seconds.max(0.0) * 1e9).round() as u128;

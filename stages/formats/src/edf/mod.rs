@@ -25,7 +25,7 @@ use ecgpipe_wfdb::{
 
 use self::header::{Continuity, EdfHeader, EdfSignal, HEADER_UNIT_BYTE_N};
 use crate::{
-    error::{FormatError, shown, unreadable},
+    error::{FormatError, open_file, shown, unreadable},
     recording::{Opened, Options, select, start_after},
 };
 
@@ -81,8 +81,7 @@ struct Segment {
 impl Edf {
     pub(crate) fn open(path: &Path, options: &Options) -> Result<(Self, Opened), FormatError> {
         let origin = path.display().to_string();
-        let mut file = File::open(path).map_err(unreadable(path))?;
-        let found_byte_n = file.metadata().map_err(unreadable(path))?.len();
+        let (mut file, found_byte_n) = open_file(path)?;
         let header = read_header(&mut file, path, &origin, found_byte_n)?;
         let mut notes = header.notes.clone();
         let record_n = record_n(&header, found_byte_n, &origin, &mut notes)?;
