@@ -6,11 +6,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use crate::error::{WfdbError, shown};
 use crate::header::{MAX_SAMPLE_N, MAX_SAMPLING_FREQUENCY_HZ, is_record_name};
+use crate::output::OutputFile;
 use crate::record::with_extension;
 use crate::source::DataFile;
 use crate::{AnnotationCode, Header, aha};
@@ -123,13 +123,10 @@ pub fn read_annotations(path: impl AsRef<Path>, annotator: &str, timing: Timing)
 ///
 /// Everything that [`encode_annotations`] refuses, and a file that cannot be written.
 pub fn write_annotations(path: impl AsRef<Path>, annotator: &str, annotations: &Annotations) -> Result<(), WfdbError> {
-    let path = annotation_path(path.as_ref(), annotator)?;
     let bytes = encode_annotations(annotations)?;
-    fs::write(&path, bytes).map_err(|source| WfdbError::Io {
-        path,
-        source,
-        help: "check that the folder exists and can be written to",
-    })
+    let mut file = OutputFile::create(annotation_path(path.as_ref(), annotator)?)?;
+    file.write(&bytes)?;
+    file.publish()
 }
 
 fn annotation_path(path: &Path, annotator: &str) -> Result<std::path::PathBuf, WfdbError> {

@@ -43,12 +43,14 @@ mod error;
 mod flac;
 mod format;
 mod header;
+mod output;
 mod reader;
 mod record;
 mod samples;
 mod segments;
 mod signal_file;
 mod source;
+mod writer;
 
 pub use aha::encode_aha_annotations;
 pub use annotation::{
@@ -64,6 +66,7 @@ pub use header::{
     Signal,
 };
 pub use reader::{Chunk, Chunks, FREE_BYTE_N, MAX_CHUNK_SAMPLE_N, MAX_EXPANSION, RecordReader, Verification};
-pub use record::{Lead, Record, decode_record, encode_record, read_record, write_record};
+pub use record::{Lead, Record, decode_record, read_record};
 pub use samples::{INVALID_I16, INVALID_I32, Samples};
 pub use source::DataFile;
+pub use writer::{RecordWriter, encode_record, write_record};

@@ -16,7 +16,7 @@ use crate::samples::Samples;
 use crate::segments::Segments;
 use crate::signal_file::SignalFile;
 use crate::source::DataFile;
-use crate::{Header, Lead, Record, Signal, Timing};
+use crate::{Format, Header, Lead, Record, Signal, Timing};
 
 /// Most samples in one item of [`RecordReader::chunks`], all signals together, unless one frame has more: 4 Mi, which is
 /// 16 MiB of memory at most.
@@ -294,6 +294,20 @@ impl<'a> RecordReader<'a> {
         Chunks { frame_n: frame_n.clamp(1, limit_n) as u64, next: Some(0), reader: self }
     }
 
+    /// A header to write what is read with [`RecordWriter`](crate::RecordWriter): an ordinary record of that name with
+    /// these signals, all in one file of one format.
+    pub fn header_for(&self, name: &str, format: Format) -> Header {
+        let mut header = self.header.clone();
+        name.clone_into(&mut header.record_name);
+        (header.segments, header.segment_signal_n) = (Vec::new(), 0);
+        header.signals = self.signals().to_vec();
+        for signal in &mut header.signals {
+            signal.file_name = format!("{name}.dat");
+            (signal.format, signal.skew_n, signal.byte_offset, signal.block_size) = (format, 0, 0, 0);
+        }
+        header
+    }
+
     /// The whole record in memory.
     ///
     /// # Errors
@@ -386,7 +400,7 @@ pub(crate) fn groups<'h>(header: &'h Header, origin: &str) -> Result<Vec<&'h [Si
         found: shown(&signal.file_name),
         problem: problem.to_owned(),
     };
-    let is_null = |signal: &Signal| signal.format == crate::Format::Null;
+    let is_null = |signal: &Signal| signal.format == Format::Null;
     let mut names = std::collections::BTreeSet::new();
     let mut groups = Vec::new();
     for signals in header.signals.chunk_by(|a, b| match (is_null(a), is_null(b)) {
