@@ -44,7 +44,7 @@ pub enum Command {
     /// Look at recordings, check and convert them: WFDB, EDF, BDF, CSV and NumPy.
     #[command(subcommand)]
     Data(Data),
-    /// Classify the beats of a WFDB record, or of windows in a .npy file, with an exported model.
+    /// Classify the beats of a WFDB record or an EDF, BDF or CSV file, or windows in a .npy file, with an exported model.
     Infer(Infer),
     /// Show where a published file or an output comes from, down to the raw bytes, and verify every step.
     Trace(Trace),
@@ -434,7 +434,7 @@ pub enum FindingsFormat {
 /// `ecgpipe infer`.
 #[derive(Debug, Args)]
 pub struct Infer {
-    /// A WFDB record (`path/100`, `path/100.hea`) with one or two leads, or a `.npy` file of shape (N, 1, 187).
+    /// A WFDB record (`path/100`, `path/100.hea`), an .edf, .bdf or .csv file, or a `.npy` file of shape (N, 1, 187).
     pub input: PathBuf,
     /// The exported model.
     #[arg(long, value_name = "FILE", default_value = "models/ecg_model.onnx")]

@@ -12,12 +12,14 @@ pub mod infer;
 pub mod lead;
 pub mod model_artifact;
 pub mod onnx_runtime;
+pub mod record_source;
 pub mod resample;
 
 pub mod detect_peaks;
 pub mod evaluate;
 pub mod export_onnx;
 pub mod infer_onnx;
+pub mod ingest_files;
 pub mod ingest_wfdb;
 pub mod normalise;
 pub mod plot_beats;
@@ -41,6 +43,7 @@ pub fn register(registry: &mut Registry) {
     add::<evaluate::Evaluate>(registry);
     add::<export_onnx::ExportOnnx>(registry);
     add::<infer_onnx::InferOnnx>(registry);
+    add::<ingest_files::IngestFiles>(registry);
     add::<ingest_wfdb::IngestWfdb>(registry);
     add::<normalise::Normalise>(registry);
     add::<plot_beats::PlotBeats>(registry);

@@ -12,11 +12,12 @@ use std::{
 mod identity;
 
 /// The stages.
-const STAGES: [&str; 16] = [
+const STAGES: [&str; 17] = [
     "detect_peaks",
     "evaluate",
     "export_onnx",
     "infer_onnx",
+    "ingest_files",
     "ingest_wfdb",
     "normalise",
     "plot_beats",

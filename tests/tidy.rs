@@ -190,7 +190,8 @@ fn every_stage_is_registered_under_the_name_of_its_file() {
     let mut stage_n = 0;
     for (path, text) in sources(&["stages"]) {
         let module = path.iter().nth(1).unwrap().to_str().unwrap().trim_end_matches(".rs");
-        if ["sdk", "wfdb", "formats", "nn", "tables"].contains(&module) || text.contains("#[cfg(test)]\nimpl Stage for") {
+        if ["sdk", "wfdb", "formats", "nn", "tables"].contains(&module) || text.contains("#[cfg(test)]\nimpl Stage for")
+        {
             continue;
         }
         for line in text.lines() {

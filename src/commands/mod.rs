@@ -48,6 +48,8 @@ pub struct Wiring {
     pub infer: fn(&Infer) -> Result<String, Failure>,
     /// The AAMI class of a WFDB symbol; `None` for what is not a beat.
     pub beat_class: fn(&str) -> Option<BeatClass>,
+    /// How many mV one unit is; `None` for what is not a voltage.
+    pub mv_per_unit: fn(&str) -> Option<f64>,
 }
 
 /// The AAMI class of a beat, by its letter, under both rules for escape beats.

@@ -56,15 +56,17 @@ pub(super) struct Episode {
     pub(super) to_s: f64,
 }
 
-impl Marks {
-    /// Counts annotations whose positions count at `hz`, of a recording of `length_s` seconds.
-    pub(super) fn count(
-        annotator: Option<String>,
-        annotations: &Annotations,
-        hz: f64,
-        length_s: f64,
-        beat_class: fn(&str) -> Option<BeatClass>,
-    ) -> Self {
+/// What is counted against.
+#[derive(Clone, Copy)]
+pub(super) struct Counting {
+    /// Length of the recording.
+    pub(super) length_s: f64,
+    pub(super) beat_class: fn(&str) -> Option<BeatClass>,
+}
+
+impl Counting {
+    /// Counts annotations whose positions count at `hz`.
+    pub(super) fn marks(&self, annotator: Option<String>, annotations: &Annotations, hz: f64) -> Marks {
         let mut by_code: BTreeMap<AnnotationCode, u64> = BTreeMap::new();
         for annotation in &annotations.items {
             *by_code.entry(annotation.code).or_default() += 1;
@@ -73,10 +75,12 @@ impl Marks {
             .into_iter()
             .map(|(code, count)| match annotations.definitions.get(&code.number()) {
                 // A file may define symbols of its own for codes that have none.
-                Some(own) => Symbol { symbol: own.symbol.clone(), count, meaning: own.description.clone(), class: None },
+                Some(own) => {
+                    Symbol { symbol: own.symbol.clone(), count, meaning: own.description.clone(), class: None }
+                }
                 None => {
                     let (symbol, meaning) = (code.symbol().to_owned(), code.description().to_owned());
-                    Symbol { class: beat_class(&symbol), symbol, count, meaning }
+                    Symbol { class: (self.beat_class)(&symbol), symbol, count, meaning }
                 }
             })
             .collect();
@@ -91,8 +95,8 @@ impl Marks {
             }
         }
         let [de_chazal, ec57] = classes;
-        let episodes = episodes(annotations, hz, length_s);
-        Self {
+        let episodes = episodes(annotations, hz, self.length_s);
+        Marks {
             annotator,
             annotation_n: annotations.items.len() as u64,
             beat_n: de_chazal.values().sum(),

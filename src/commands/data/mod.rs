@@ -17,8 +17,11 @@ mod source;
 mod statistics;
 mod verify;
 
+use std::io::IsTerminal as _;
+
 use ecgpipe_formats::{Axes, FormatError, Options};
 use ecgpipe_wfdb::WfdbError;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Exit, Failure, Wiring};
 use crate::cli::{Data, DataAxes, Unsaid};
@@ -79,6 +82,15 @@ impl From<FormatError> for Failure {
     }
 }
 
+/// How far work has come, on a terminal.
+fn bar(total: u64, unit: &'static str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("[{bar:24}] {pos}/{len} {msg}  {eta}").expect("the template is fixed");
+    ProgressBar::new(total).with_style(style.progress_chars("=> ")).with_message(unit)
+}
+
 /// Foreign text, fit to be shown.
 fn shown(text: &str) -> String {
     text.chars().take(200).flat_map(char::escape_debug).collect::<String>().replace("\\'", "'").replace("\\\"", "\"")
@@ -94,12 +106,8 @@ fn clock(seconds: f64) -> String {
 /// A count with blanks between thousands.
 fn thousands(count: u64) -> String {
     let digits = count.to_string();
-    let groups: Vec<&str> = digits
-        .as_bytes()
-        .rchunks(3)
-        .rev()
-        .map(|group| std::str::from_utf8(group).expect("digits are ASCII"))
-        .collect();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).expect("digits are ASCII")).collect();
     groups.join(" ")
 }
 

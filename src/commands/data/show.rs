@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     clock, counted,
-    marks::{Marks, rhythm_meaning},
+    marks::{Counting, Marks, rhythm_meaning},
     options, percent, shown,
     source::Source,
     statistics::{SecondLook, Statistics, Summary},
@@ -64,18 +64,18 @@ pub(super) fn show(args: &DataShow, wiring: &Wiring) -> Result<Exit, Failure> {
     let summaries = summaries(&mut source)?;
     let header = source.header().clone();
     let length_s = source.frame_n() as f64 / header.sampling_frequency_hz;
+    let counting = Counting { length_s, beat_class: wiring.beat_class };
     let (mut annotations, mut problems) = (Vec::new(), Vec::new());
     if let Some(own) = source.own_annotations() {
         let hz = own.time_resolution_hz.unwrap_or(header.sampling_frequency_hz);
-        annotations.push(Marks::count(None, own, hz, length_s, wiring.beat_class));
+        annotations.push(counting.marks(None, own, hz));
     }
     let is_named = !args.annotators.is_empty();
     let annotators = if is_named { args.annotators.clone() } else { source.annotators() };
     for annotator in annotators {
         match source.annotations(&annotator) {
             Ok(found) => {
-                let hz = header.sampling_frequency_hz;
-                annotations.push(Marks::count(Some(annotator), &found, hz, length_s, wiring.beat_class));
+                annotations.push(counting.marks(Some(annotator), &found, header.sampling_frequency_hz));
             }
             Err(failure) if is_named => return Err(failure),
             Err(failure) => {
@@ -84,8 +84,12 @@ pub(super) fn show(args: &DataShow, wiring: &Wiring) -> Result<Exit, Failure> {
             }
         }
     }
-    let is_wfdb = source.format_name() == "WFDB";
+    let has_signal_format = source.format_name() == "WFDB";
     let leads = source.signals().iter().zip(&summaries);
+    let lead_shown = |(signal, known): (&Signal, &Known)| LeadShown {
+        signal_format: has_signal_format.then(|| signal.format.number()),
+        ..lead(signal, known, (wiring.mv_per_unit)(&signal.units))
+    };
     let shown = Shown {
         format: 1,
         record: header.record_name.clone(),
@@ -98,7 +102,7 @@ pub(super) fn show(args: &DataShow, wiring: &Wiring) -> Result<Exit, Failure> {
         start_time: header.base_time.map(|time| time.to_string()),
         segment_n: header.segments.len(),
         comments: header.comments.clone(),
-        leads: leads.map(|(signal, found)| lead(signal, found, header.sampling_frequency_hz, is_wfdb)).collect(),
+        leads: leads.map(lead_shown).collect(),
         annotations,
         notes: source.notes().to_vec(),
         problems,
@@ -113,59 +117,48 @@ pub(super) fn show(args: &DataShow, wiring: &Wiring) -> Result<Exit, Failure> {
 
 /// A lead's summary, with its median told.
 struct Known {
+    /// The lead's own sampling frequency.
+    hz: f64,
     summary: Summary,
     median_adu: Option<f64>,
 }
 
 /// Reads all samples; and once more the leads of more than 16 bits whose median is beyond them.
 fn summaries(source: &mut Source) -> Result<Vec<Known>, Failure> {
-    let hz = source.header().sampling_frequency_hz;
-    let mut all: Vec<Statistics> = source
-        .signals()
-        .iter()
-        .map(|signal| Statistics::new(hz * f64::from(signal.samples_per_frame)))
-        .collect();
-    each_piece(source, |pieces| {
+    let frame_hz = source.header().sampling_frequency_hz;
+    let lead_hz: Vec<f64> =
+        source.signals().iter().map(|signal| frame_hz * f64::from(signal.samples_per_frame)).collect();
+    let mut all: Vec<Statistics> = lead_hz.iter().map(|hz| Statistics::new(*hz)).collect();
+    let frames = 0..source.frame_n();
+    source.each_piece(frames.clone(), |pieces| {
         all.iter_mut().zip(pieces).for_each(|(statistics, piece)| statistics.add(piece));
+        Ok(())
     })?;
     let found: Vec<Summary> = all.iter_mut().map(Statistics::finish).collect();
     let mut looks: Vec<Vec<SecondLook>> =
         found.iter().map(|summary| summary.median_adu.map(SecondLook::at).unwrap_or_default()).collect();
     if looks.iter().any(|looks| !looks.is_empty()) {
-        each_piece(source, |pieces| {
+        source.each_piece(frames, |pieces| {
             for (looks, piece) in looks.iter_mut().zip(pieces) {
                 looks.iter_mut().for_each(|look| look.add(piece));
             }
+            Ok(())
         })?;
     }
-    let known = |(summary, looks): (&Summary, &Vec<SecondLook>)| {
+    let known = |((summary, looks), hz): ((&Summary, &Vec<SecondLook>), f64)| {
         let value = |middle| f64::from(SecondLook::value(looks, middle));
         let median_adu = summary.median_adu.map(|(low, high)| (value(low) + value(high)) / 2.0);
-        Known { summary: *summary, median_adu }
+        Known { hz, summary: *summary, median_adu }
     };
-    Ok(found.iter().zip(&looks).map(known).collect())
+    Ok(found.iter().zip(&looks).zip(lead_hz).map(known).collect())
 }
 
-fn each_piece(source: &mut Source, mut take: impl FnMut(&[Vec<i32>])) -> Result<(), Failure> {
-    let (frame_n, piece_frame_n) = (source.frame_n(), source.piece_frame_n());
-    let mut pieces = Vec::new();
-    let mut at = 0;
-    while at < frame_n {
-        let end = frame_n.min(at + piece_frame_n);
-        source.read(at..end, &mut pieces)?;
-        take(&pieces);
-        at = end;
-    }
-    Ok(())
-}
-
-fn lead(signal: &Signal, known: &Known, hz: f64, is_wfdb: bool) -> LeadShown {
-    let (factor, values_in) = match mv_per_unit(&signal.units) {
+fn lead(signal: &Signal, known: &Known, mv_per_unit: Option<f64>) -> LeadShown {
+    let (factor, values_in) = match mv_per_unit {
         Some(factor) => (factor, "mV".to_owned()),
         None => (1.0, signal.units.clone()),
     };
-    let physical =
-        |adu: f64| (adu - f64::from(signal.baseline_adu)) / signal.gain_adu_per_unit * factor;
+    let physical = |adu: f64| (adu - f64::from(signal.baseline_adu)) / signal.gain_adu_per_unit * factor;
     let limits = known.summary.limits_adu.map(|(low, high)| {
         let (low, high) = (physical(f64::from(low)), physical(f64::from(high)));
         // A negative gain turns a lead upside down.
@@ -174,8 +167,8 @@ fn lead(signal: &Signal, known: &Known, hz: f64, is_wfdb: bool) -> LeadShown {
     LeadShown {
         name: signal.description.clone(),
         units: signal.units.clone(),
-        sampling_frequency_hz: hz * f64::from(signal.samples_per_frame),
-        signal_format: is_wfdb.then(|| signal.format.number()),
+        sampling_frequency_hz: known.hz,
+        signal_format: None,
         gain_adu_per_unit: signal.gain_adu_per_unit,
         is_calibrated: signal.is_calibrated,
         baseline_adu: signal.baseline_adu,
@@ -190,21 +183,13 @@ fn lead(signal: &Signal, known: &Known, hz: f64, is_wfdb: bool) -> LeadShown {
     }
 }
 
-/// How many mV one unit is; `None` for what is not a voltage.
-fn mv_per_unit(units: &str) -> Option<f64> {
-    match units {
-        "mV" | "mv" | "MV" => Some(1.0),
-        "uV" | "uv" | "UV" => Some(1e-3),
-        "V" | "v" => Some(1e3),
-        "nV" | "nv" => Some(1e-6),
-        _ => None,
-    }
-}
-
-fn text(shown_record: &Shown) -> String {
-    let record = shown_record;
+fn text(record: &Shown) -> String {
     let mut text = format!("record {}  {}\n", record.record, shown(&record.path));
-    let segments = if record.segment_n > 0 { format!(" of {}", counted(record.segment_n as u64, "segment")) } else { String::new() };
+    let segments = if record.segment_n > 0 {
+        format!(" of {}", counted(record.segment_n as u64, "segment"))
+    } else {
+        String::new()
+    };
     text += &format!(
         "{}{segments}, {} at {} Hz, {} each, {}\n",
         record.file_format,
@@ -252,7 +237,9 @@ fn is_uniform(record: &Shown) -> bool {
 fn lead_rows(record: &Shown) -> Vec<Vec<String>> {
     let has_format = record.leads.iter().any(|lead| lead.signal_format.is_some());
     let is_uniform = is_uniform(record);
-    let row = |cells: Vec<(bool, String)>| cells.into_iter().filter(|(is_shown, _)| *is_shown).map(|(_, cell)| cell).collect();
+    let row = |cells: Vec<(bool, String)>| {
+        cells.into_iter().filter(|(is_shown, _)| *is_shown).map(|(_, cell)| cell).collect()
+    };
     let cell = |text: &str| (true, text.to_owned());
     let mut rows: Vec<Vec<String>> = vec![row(vec![
         cell("lead"),
@@ -354,7 +341,9 @@ mod tests {
 
     #[test]
     fn gains_are_shown_as_they_were_meant() {
-        for (gain, expected) in [(200.0, "200"), (32.000_059_127_9, "32.00006"), (1e6 / 3.0, "333333.3"), (-0.5, "-0.5")] {
+        for (gain, expected) in
+            [(200.0, "200"), (32.000_059_127_9, "32.00006"), (1e6 / 3.0, "333333.3"), (-0.5, "-0.5")]
+        {
             assert_eq!(significant(gain), expected);
         }
     }

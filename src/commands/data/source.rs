@@ -12,15 +12,15 @@ use ecgpipe_wfdb::{
     Annotations, Chunk, Header, INVALID_I16, INVALID_I32, RecordReader, Samples, Signal, Timing, read_annotations,
 };
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, bar};
 
 /// Samples of all leads that are held at a time.
 const PIECE_SAMPLE_N: usize = 1 << 16;
 
 /// Extensions of files that stand beside records and hold no annotations.
 const OTHER_EXTENSIONS: [&str; 28] = [
-    "bdf", "bib", "csv", "dat", "edf", "flac", "gz", "hea", "htm", "html", "jpg", "json", "mat", "md", "md5", "npy", "npz",
-    "onnx", "parquet", "pdf", "png", "sha256", "svg", "tsv", "txt", "wav", "xws", "zip",
+    "bdf", "bib", "csv", "dat", "edf", "flac", "gz", "hea", "htm", "html", "jpg", "json", "mat", "md", "md5", "npy",
+    "npz", "onnx", "parquet", "pdf", "png", "sha256", "svg", "tsv", "txt", "wav", "xws", "zip",
 ];
 
 /// An open recording.
@@ -84,6 +84,15 @@ impl Source {
         &self.path
     }
 
+    /// Every file that is read, but for those of segments.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let mut files = vec![self.path.clone()];
+        if let Body::Wfdb { reader, .. } = &self.body {
+            files.extend(reader.header().signals.iter().map(|signal| self.path.with_file_name(&signal.file_name)));
+        }
+        files
+    }
+
     /// What the format is called.
     pub(super) fn format_name(&self) -> &'static str {
         match (&self.body, FileFormat::of(&self.path)) {
@@ -110,11 +119,12 @@ impl Source {
         &self.signals
     }
 
-    /// Whether all leads of the recording were picked.
-    pub(super) fn is_whole(&self) -> bool {
+    /// Where a lead of the recording stands among the picked ones, if it is one of them.
+    pub(super) fn place_of(&self, lead_idx: usize) -> Option<usize> {
         match &self.body {
-            Body::Wfdb { reader, .. } => self.picked.len() == reader.signals().len(),
-            Body::File { .. } => true,
+            Body::Wfdb { .. } => self.picked.iter().position(|&idx| idx == lead_idx),
+            // Annotations of these files belong to no lead.
+            Body::File { .. } => Some(0),
         }
     }
 
@@ -127,7 +137,7 @@ impl Source {
     }
 
     /// Frames that are read at a time.
-    pub(super) fn piece_frame_n(&self) -> u64 {
+    fn piece_frame_n(&self) -> u64 {
         let frame_sample_n: usize = match &self.body {
             Body::Wfdb { reader, .. } => reader.frame_sample_n(),
             Body::File { .. } => self.signals.iter().map(|signal| signal.samples_per_frame as usize).sum(),
@@ -143,8 +153,29 @@ impl Source {
         }
     }
 
-    /// Reads frames that are in the recording; gives the samples of each picked lead, `INVALID_I32` where there is none.
-    pub(super) fn read(&mut self, frames: Range<u64>, picked: &mut Vec<Vec<i32>>) -> Result<(), Failure> {
+    /// Reads frames that are in the recording, a piece at a time, with a bar on a terminal. A piece has the samples of each picked
+    /// lead, `INVALID_I32` where there is none.
+    pub(super) fn each_piece(
+        &mut self,
+        frames: Range<u64>,
+        mut take: impl FnMut(&mut Vec<Vec<i32>>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let bar = bar(frames.end - frames.start, "frames");
+        let mut pieces = Vec::new();
+        let mut at = frames.start;
+        while at < frames.end {
+            let end = frames.end.min(at + self.piece_frame_n());
+            self.read(at..end, &mut pieces)?;
+            take(&mut pieces)?;
+            bar.inc(end - at);
+            at = end;
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// Reads frames that are in the recording.
+    fn read(&mut self, frames: Range<u64>, picked: &mut Vec<Vec<i32>>) -> Result<(), Failure> {
         picked.resize(self.picked.len(), Vec::new());
         match &mut self.body {
             Body::Wfdb { reader, chunk } => {
@@ -153,9 +184,13 @@ impl Source {
                     piece.clear();
                     match &chunk.samples[idx] {
                         Samples::Wide(samples) => piece.extend_from_slice(samples),
-                        Samples::Narrow(samples) => piece.extend(samples.iter().map(|&sample| {
-                            if sample == INVALID_I16 { INVALID_I32 } else { i32::from(sample) }
-                        })),
+                        Samples::Narrow(samples) => piece.extend(
+                            samples.iter().map(
+                                |&sample| {
+                                    if sample == INVALID_I16 { INVALID_I32 } else { i32::from(sample) }
+                                },
+                            ),
+                        ),
                     }
                 }
             }

@@ -212,8 +212,12 @@ mod tests {
             samples.chunks(piece_n).for_each(|piece| statistics.add(piece));
             let found = statistics.finish();
             let letter = |value: i32| char::from_u32(value as u32).unwrap_or('?');
-            let limits = found.limits_adu.map_or(String::new(), |(low, high)| format!("{}{}", letter(low), letter(high)));
-            let shown = format!("{}/{} {limits} flat {} clipped {}", found.valid_n, found.sample_n, found.flat_n, found.clipped_n);
+            let limits =
+                found.limits_adu.map_or(String::new(), |(low, high)| format!("{}{}", letter(low), letter(high)));
+            let shown = format!(
+                "{}/{} {limits} flat {} clipped {}",
+                found.valid_n, found.sample_n, found.flat_n, found.clipped_n
+            );
             assert_eq!(shown, expected, "{text} in pieces of {piece_n}");
         }
     }

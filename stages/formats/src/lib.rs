@@ -38,6 +38,6 @@ mod recording;
 mod scale;
 
 pub use csv::{MAX_COLUMN_N, MAX_LINE_BYTE_N};
-pub use edf::{MAX_ANNOTATION_N, MAX_DATA_RECORD_BYTE_N, MAX_GAP_FACTOR, MAX_GAP_SAMPLE_N};
+pub use edf::{MAX_ANNOTATION_N, MAX_DATA_RECORD_BYTE_N, MAX_GAP_FACTOR, MAX_GAP_SAMPLE_N, is_ecg_lead};
 pub use error::FormatError;
 pub use recording::{Axes, FileFormat, Options, Recording, select, start_after};

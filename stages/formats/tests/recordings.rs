@@ -89,7 +89,7 @@ fn edf_plus_with_three_frequencies_and_annotations() {
     assert_eq!((recording.frame_n(), recording.header().sampling_frequency_hz), (200, 50.0));
     assert_eq!(recording.annotations().time_resolution_hz, Some(250.0));
     assert_eq!(marks(&recording), "125 \" lights off; 313 \" (Apnoe \u{fc}; 938 \" Apnoe \u{fc}); 1000 \" end");
-    assert_eq!(recording.notes(), ["1 annotations outside of the recorded time were left out"]);
+    assert_eq!(recording.notes(), ["annotations outside of the recorded time were left out: 1"]);
     assert_eq!(recording.header().comments, ["patient: P-7 X X X", "recording: Startdate 02-MAR-2002 X X X ward_3"]);
     let samples = samples(&mut recording, 64);
     assert_eq!(samples.iter().map(|samples| sum(samples)).collect::<Vec<_>>(), [-1_754_725, -37_369, 19_900]);
@@ -120,7 +120,7 @@ fn gaps_of_edf_d_are_invalid_samples() {
         recording.notes(),
         [
             "1 gap between data records, 2.000 s in all, became invalid samples",
-            "1 annotations outside of the recorded time were left out"
+            "annotations outside of the recorded time were left out: 1"
         ]
     );
     let samples = samples(&mut recording, 7);

@@ -404,11 +404,22 @@ fn record_n(header: &EdfHeader, found_byte_n: u64, origin: &str, notes: &mut Vec
     Ok(record_n)
 }
 
-/// The lead's name: what stands behind the type `ECG` or `EKG` in the label (EDF+ writes `ECG II`), else the whole label.
+/// The lead's name: `II` of the label `ECG II`, as EDF+ writes the standard leads; else the whole label, so that `ECG chest`
+/// still tells what it is.
 fn lead_name(label: &str) -> String {
     let label = label.trim();
     let lead = ["ECG ", "EKG "].iter().find_map(|kind| label.strip_prefix(kind)).map(str::trim);
-    lead.filter(|lead| !lead.is_empty()).unwrap_or(if label.is_empty() { "unnamed" } else { label }).to_owned()
+    lead.filter(|lead| is_ecg_lead(lead)).unwrap_or(if label.is_empty() { "unnamed" } else { label }).to_owned()
+}
+
+/// Whether a name is that of an ECG lead: one of the standard ones, or one with `ECG` or `EKG` in it.
+pub fn is_ecg_lead(name: &str) -> bool {
+    const STANDARD: [&str; 24] = [
+        "I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6", "V7", "V8", "V9", "V3R", "V4R",
+        "MLI", "MLII", "MLIII", "MCL1", "CM5", "V", "D2",
+    ];
+    let upper = name.to_ascii_uppercase();
+    upper.contains("ECG") || upper.contains("EKG") || STANDARD.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 fn wfdb_signal(
@@ -595,10 +606,10 @@ fn to_annotations(events: &[Event], start_s: f64, fastest: Fastest, notes: &mut 
     }
     items.sort_by_key(|annotation| annotation.sample_idx);
     if outside_n > 0 {
-        notes.push(format!("{outside_n} annotations outside of the recorded time were left out"));
+        notes.push(format!("annotations outside of the recorded time were left out: {outside_n}"));
     }
     if cut_n > 0 {
-        notes.push(format!("{cut_n} annotations of more than {MAX_AUX_BYTE_N} bytes were cut to what WFDB holds"));
+        notes.push(format!("annotations of more than {MAX_AUX_BYTE_N} bytes were cut to what WFDB holds: {cut_n}"));
     }
     let time_resolution_hz = (!items.is_empty()).then_some(sampling_frequency_hz);
     Annotations { items, time_resolution_hz, ..Annotations::default() }
@@ -614,6 +625,7 @@ mod tests {
             ("ECG II", "II"),
             ("EKG  V5", "V5"),
             ("ECG", "ECG"),
+            ("ECG chest", "ECG chest"),
             ("EEG Fpz-Cz", "EEG Fpz-Cz"),
             ("ECG ", "ECG"),
             ("", "unnamed"),
