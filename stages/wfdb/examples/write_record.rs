@@ -1,6 +1,6 @@
 //! Writes small records with annotations into a folder: `cargo run --example write_record -- FOLDER`.
 //!
-//! Any WFDB tool reads them; `tests/golden.rs` relies on a check with wfdb-python:
+//! Any WFDB tool reads them, such as wfdb-python:
 //!
 //! ```python
 //! import wfdb

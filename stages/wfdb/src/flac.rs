@@ -158,11 +158,13 @@ impl<'a> Flac<'a> {
         let block_n = decode_block(&mut bits, &self.info, start.sample, &mut self.channels)?;
         let end = bits.at / 8;
 
-        if start.block_idx % self.index_stride == 0 && self.index.last().is_none_or(|last| last.sample < start.sample) {
+        if start.block_idx.is_multiple_of(self.index_stride)
+            && self.index.last().is_none_or(|last| last.sample < start.sample)
+        {
             self.index.push(start);
             if self.index.len() > MAX_INDEX_N {
                 self.index_stride *= 2;
-                self.index.retain(|place| place.block_idx % self.index_stride == 0);
+                self.index.retain(|place| place.block_idx.is_multiple_of(self.index_stride));
             }
         }
         self.block_n = block_n;

@@ -359,18 +359,7 @@ fn parse_record_line(line: &mut Fields<'_>) -> Result<(Header, Counts), WfdbErro
         },
         None => None,
     };
-    let base_time = match line.next() {
-        Some((column, text)) => Some(parse_time(text).ok_or_else(|| {
-            line.fail(column, "base time", text, "is not a time of day; write HH:MM:SS, such as 09:30:00.25")
-        })?),
-        None => None,
-    };
-    let base_date = match line.next() {
-        Some((column, text)) => Some(parse_date(text).ok_or_else(|| {
-            line.fail(column, "base date", text, "is not a date; write DD/MM/YYYY, such as 25/04/1989")
-        })?),
-        None => None,
-    };
+    let (base_time, base_date) = parse_base(line)?;
     line.expect_end()?;
 
     let to_usize = |count: u64| usize::try_from(count).expect("the limits fit in 32 bits");
@@ -561,11 +550,51 @@ fn parse_time(text: &str) -> Option<BaseTime> {
     (hour < 24 && minute < 60 && second < 60).then_some(BaseTime { hour, minute, second, nanosecond })
 }
 
+/// Time and date of the first sample; a date stands behind a time, or before it.
+///
+/// header(5) has `HH:MM:SS DD/MM/YYYY`. Databases of PhysioNet also have the date first, and as `YYYY-MM-DD` or
+/// `DD-Mon-YYYY` (wfdb-python issues 128, 351 and 415): they can be meant in one way only.
+fn parse_base(line: &mut Fields<'_>) -> Result<(Option<BaseTime>, Option<BaseDate>), WfdbError> {
+    let Some((first_column, first)) = line.next() else { return Ok((None, None)) };
+    let second = line.next();
+    if let Some((column, text)) = second
+        && let Some(date) = parse_date(first)
+    {
+        return Ok((Some(base_time(line, column, text)?), Some(date)));
+    }
+    let time = base_time(line, first_column, first)?;
+    let Some((column, text)) = second else { return Ok((Some(time), None)) };
+    let date = parse_date(text)
+        .ok_or_else(|| line.fail(column, "base date", text, "is not a date; write DD/MM/YYYY, such as 25/04/1989"))?;
+    Ok((Some(time), Some(date)))
+}
+
+fn base_time(line: &Fields<'_>, column: usize, text: &str) -> Result<BaseTime, WfdbError> {
+    parse_time(text).ok_or_else(|| {
+        line.fail(column, "base time", text, "is not a time of day; write HH:MM:SS, such as 09:30:00.25")
+    })
+}
+
+/// `DD/MM/YYYY`, `YYYY-MM-DD` or `DD-Mon-YYYY`.
 fn parse_date(text: &str) -> Option<BaseDate> {
-    let mut parts = text.split('/');
-    let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
-    let (day, month, year) = (small_number(day, 2)?, small_number(month, 2)?, small_number(year, 4)?);
-    let is_date = parts.next().is_none() && (1..=31).contains(&day) && (1..=12).contains(&month);
+    const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+    let parts: Vec<&str> = text.split(['/', '-']).collect();
+    let [first, month, last] = parts[..] else { return None };
+    let is_standard = text.contains('/') && !text.contains('-');
+    let (day, year) = if is_standard || (last.len() == 4 && !text.contains('/')) {
+        (small_number(first, 2)?, small_number(last, 4)?)
+    } else if first.len() == 4 && !text.contains('/') {
+        (small_number(last, 2)?, small_number(first, 4)?)
+    } else {
+        return None;
+    };
+    let month = match MONTHS.iter().position(|name| !is_standard && name.eq_ignore_ascii_case(month)) {
+        Some(month_idx) => month_idx as u16 + 1,
+        // Of two numbers with dashes between nobody knows which one is the month.
+        None if is_standard || first.len() == 4 => small_number(month, 2)?,
+        None => return None,
+    };
+    let is_date = (1..=31).contains(&day) && (1..=12).contains(&month);
     is_date.then_some(BaseDate { day: u8::try_from(day).ok()?, month: u8::try_from(month).ok()?, year })
 }
 
@@ -731,11 +760,35 @@ mod tests {
         assert_eq!(Header::parse(header.to_text().unwrap(), "again").unwrap(), header);
     }
 
+    /// Headers of PhysioNet databases that wfdb-python refused at some time (issues 128, 351 and 415).
+    #[test]
+    fn reads_dates_that_can_be_meant_in_one_way_only() {
+        for (text, date, time) in [
+            ("10:5:0 05/04/89", "05/04/0089", "10:05:00"),
+            ("05:05:15 2014-05-08", "08/05/2014", "05:05:15"),
+            ("2014-05-08 05:05:15", "08/05/2014", "05:05:15"),
+            ("05-May-2020 09:49:17", "05/05/2020", "09:49:17"),
+            ("09:49:17.5 5-dec-2020", "05/12/2020", "09:49:17.5"),
+            ("05/04/1989 9:0:0", "05/04/1989", "09:00:00"),
+        ] {
+            let header = Header::parse(format!("r 0 300 9000 {text}\n"), "r.hea").unwrap();
+            assert_eq!(header.base_date.unwrap().to_string(), date, "{text}");
+            assert_eq!(header.base_time.unwrap().to_string(), time, "{text}");
+            assert_eq!(Header::parse(header.to_text().unwrap(), "again").unwrap(), header);
+        }
+        for text in ["2006", "9:0:0 05-04-2020", "9:0:0 2020/04/05", "9:0:0 1-2/2020", "9:0:0 5/May/2020", "2020-04-05"]
+        {
+            Header::parse(format!("r 0 300 9000 {text}\n"), "r.hea").unwrap_err();
+        }
+    }
+
     #[test]
     fn reads_the_segments_of_a_long_record() {
         let header = Header::parse("long/3 2 125 700\nlayout 0\n~ 100\npart_1 600\n", "long.hea").unwrap();
         let lengths: Vec<_> = header.segments.iter().map(|part| (part.record_name.as_str(), part.sample_n)).collect();
         assert_eq!(lengths, [("layout", 0), ("~", 100), ("part_1", 600)]);
+        assert_eq!(header.segment_signal_n, 2);
+        assert_eq!(Header::parse(header.to_text().unwrap(), "again").unwrap(), header);
     }
 
     #[test]

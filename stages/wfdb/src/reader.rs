@@ -1,9 +1,9 @@
 //! Reading a record in parts: any range of frames, or chunk after chunk, in bounded memory.
 //!
-//! Invariant: what is read in chunks or ranges is what is read whole (`tests/streaming.rs`).
+//! Invariant: what is read in chunks or ranges is what is read whole (`chunks_of_any_size_are_the_whole`).
 //!
 //! Invariant: memory depends on what is asked for, on one window a file ([`DataFile`]) and on the header, not on the
-//! length of the record (`tests/streaming.rs`).
+//! length of the record (`a_file_larger_than_memory_is_read_in_chunks`).
 
 use std::ops::Range;
 use std::path::Path;
@@ -189,8 +189,8 @@ impl<'a> RecordReader<'a> {
 
     /// Reads some frames, such as `read(0..3600)`. If they are all frames of the record, it is verified.
     ///
-    /// Cost: what the range costs, and for differences (format 8) and FLAC what stands before it in the file, if the
-    /// last read did not end before it.
+    /// Cost: what the range costs. Differences (format 8) and FLAC are also decoded from the last place before it that is
+    /// known: where the last read ended, for FLAC a block that was decoded before, or the start of the file.
     ///
     /// # Errors
     ///

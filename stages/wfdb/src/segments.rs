@@ -8,7 +8,7 @@
 //! segment has another gain or baseline they are converted and rounded as the C library does:
 //! `floor((sample - baseline) * gain' / gain + baseline' + 0.5)`.
 //!
-//! Invariant: one segment is open at a time (`tests/segments.rs`).
+//! Invariant: one segment is open at a time (`one_segment_is_open_at_a_time`).
 
 use std::ops::Range;
 

@@ -5,7 +5,7 @@
 //! Invariant: a file has the length that its header gives it, before a byte of it is decoded (`tests/bad_input.rs`).
 //!
 //! Invariant: checksums and initial values are those of the file's own codes, each frame counted once, whatever the
-//! chunks and the skew (`tests/streaming.rs`).
+//! chunks and the skew (`a_flipped_bit_is_found_by_the_chunk_that_ends_the_record`).
 
 use std::ops::Range;
 

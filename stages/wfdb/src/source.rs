@@ -1,9 +1,9 @@
 //! Where the bytes of a file are: on disk or in memory. Knows nothing of what they mean.
 //!
 //! Invariant: a file of any size is read through a window of [`WINDOW_BYTE_N`] bytes, or of one request if that is more
-//! (`tests/streaming.rs`). Files are not mapped into memory: mapped pages would count as the program's.
+//! (`a_file_larger_than_memory_is_read_in_chunks`). Files are not mapped into memory: mapped pages would count as the program's.
 //!
-//! Invariant: a header never makes the reader leave its folder, not even through a link (`tests/bad_input.rs`).
+//! Invariant: a header never makes the reader leave its folder, not even through a link (`links_that_leave_the_folder`).
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};

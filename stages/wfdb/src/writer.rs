@@ -1,6 +1,6 @@
 //! Writing records: samples into the bytes of signal files, with the checksums and initial values that the header gets.
 //!
-//! Invariant: what is written reads back equal, whatever the chunks that it came in (`tests/round_trip.rs`).
+//! Invariant: what is written reads back equal, whatever the chunks that it came in (`chunks_are_written_as_the_whole_is`).
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::error::{WfdbError, shown};
 use crate::header::{DEFAULT_GAIN_ADU_PER_UNIT, MAX_SAMPLES_PER_FRAME, MAX_SAMPLING_FREQUENCY_HZ, is_record_name};
 use crate::output::OutputFile;
 use crate::reader::groups;
-use crate::samples::{Adu as _, INVALID_I32, Samples};
+use crate::samples::{Adu as _, INVALID_I32, Samples, widen};
 use crate::{Format, Header, Record, Signal, format};
 
 /// Samples that are interleaved at a time.
@@ -162,7 +162,8 @@ struct FileEncoder {
 struct Tally {
     initial_code: Option<i32>,
     checksum: u16,
-    last: i32,
+    /// The last sample, from which the next one differs.
+    last: Option<i32>,
 }
 
 impl RecordEncoder {
@@ -276,18 +277,23 @@ impl FileEncoder {
             let mut first = 0;
             for (idx, (signal, samples)) in signals.iter().zip(samples).enumerate() {
                 let samples_per_frame = signal.samples_per_frame as usize;
-                let before_n = first_frame_idx.saturating_mul(samples_per_frame as u64);
+                let range = start * samples_per_frame..(start + block_frame_n) * samples_per_frame;
                 let frames = self.codes[kept_n..].chunks_exact_mut(frame_sample_n);
-                let slots = frames.flat_map(|frame| &mut frame[first..first + samples_per_frame]);
-                for (sample_idx, slot) in (start * samples_per_frame..).zip(slots) {
-                    let sample = samples.get(sample_idx).expect("all signals have the same frames");
-                    let code = encode_sample(self.format, sample, &mut self.tallies[idx]).map_err(|problem| {
-                        let place = format!("sample {} is {sample}, but ", before_n + sample_idx as u64);
-                        (self.first_signal_idx + idx, place + &problem)
-                    })?;
-                    *slot = code;
-                }
-                first += samples_per_frame;
+                let own = first..first + samples_per_frame;
+                first = own.end;
+                let slots = frames.flat_map(|frame| &mut frame[own.clone()]);
+                let tally = &mut self.tallies[idx];
+                let done_n = first_frame_idx.saturating_mul(samples_per_frame as u64) + range.start as u64;
+                let encoded = match samples {
+                    Samples::Narrow(samples) => {
+                        tally.encode(self.format, samples[range].iter().copied().map(widen), slots)
+                    }
+                    Samples::Wide(samples) => tally.encode(self.format, samples[range].iter().copied(), slots),
+                };
+                encoded.map_err(|wrong| {
+                    let place = format!("sample {} is {}, but ", done_n + wrong.idx as u64, wrong.sample);
+                    (self.first_signal_idx + idx, place + &wrong.problem)
+                })?;
             }
             let whole_n = self.codes.len() / pack_sample_n * pack_sample_n;
             format::encode(self.format, &self.codes[..whole_n], buffer);
@@ -297,33 +303,55 @@ impl FileEncoder {
     }
 }
 
-/// What stands in the file for a sample. An error completes "sample 1 is 2, but ...".
-fn encode_sample(format: Format, sample: i32, tally: &mut Tally) -> Result<i32, String> {
-    let (invalid_code, max_code) = format.layout().codes();
-    let code = match sample {
-        INVALID_I32 if format == Format::Difference8 => {
-            return Err("format 8 has no invalid samples; choose another format".to_owned());
+/// A sample that its format does not hold. The problem completes "sample 1 is 2, but ...".
+struct Wrong {
+    idx: usize,
+    sample: i32,
+    problem: String,
+}
+
+impl Tally {
+    /// Puts what stands in the file for each sample into its slot.
+    fn encode<'s>(
+        &mut self,
+        format: Format,
+        samples: impl Iterator<Item = i32>,
+        slots: impl Iterator<Item = &'s mut i32>,
+    ) -> Result<(), Wrong> {
+        let (invalid_code, max_code) = format.layout().codes();
+        let mut checksum = self.checksum;
+        for (idx, (sample, slot)) in samples.zip(slots).enumerate() {
+            let wrong = |problem: String| Wrong { idx, sample, problem };
+            let is_invalid = sample == INVALID_I32 && format != Format::Difference8;
+            if !is_invalid && (sample <= invalid_code || sample > max_code) {
+                return Err(wrong(no_code(format, sample)));
+            }
+            let code = if is_invalid { invalid_code } else { sample };
+            let initial_code = *self.initial_code.get_or_insert(code);
+            checksum = checksum.wrapping_add(code.low_bits());
+            *slot = code;
+            if format == Format::Difference8 {
+                let last = self.last.replace(code).unwrap_or(initial_code);
+                let difference = code.checked_sub(last).filter(|difference| (-128..=127).contains(difference));
+                *slot = difference.ok_or_else(|| {
+                    wrong(format!(
+                        "the one before is {last}, and format 8 holds differences of -128 to 127; choose another format"
+                    ))
+                })?;
+            }
         }
-        INVALID_I32 => invalid_code,
-        _ if sample > invalid_code && sample <= max_code => sample,
-        _ => {
-            let min_code = invalid_code + 1;
-            return Err(format!(
-                "format {format} holds {min_code} to {max_code}; choose a wider format, or mark the sample as invalid"
-            ));
-        }
-    };
-    let last = if tally.initial_code.is_some() { tally.last } else { code };
-    let stored = if format == Format::Difference8 { i64::from(code) - i64::from(last) } else { code.into() };
-    tally.initial_code.get_or_insert(code);
-    tally.checksum = tally.checksum.wrapping_add(code.low_bits());
-    tally.last = code;
-    match i32::try_from(stored) {
-        Ok(stored) if format != Format::Difference8 || (-128..=127).contains(&stored) => Ok(stored),
-        _ => Err(format!(
-            "the one before is {last}, and format 8 holds differences of -128 to 127; choose another format"
-        )),
+        self.checksum = checksum;
+        Ok(())
     }
+}
+
+fn no_code(format: Format, sample: i32) -> String {
+    if format == Format::Difference8 && sample == INVALID_I32 {
+        return "format 8 has no invalid samples; choose another format".to_owned();
+    }
+    let (invalid_code, max_code) = format.layout().codes();
+    let min_code = invalid_code + 1;
+    format!("format {format} holds {min_code} to {max_code}; choose a wider format, or mark the sample as invalid")
 }
 
 /// Checks that a header can be that of an ordinary record, to be written.

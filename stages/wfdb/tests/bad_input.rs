@@ -51,7 +51,9 @@ fn headers() {
             "r.hea:1:9: number of samples `99999999999999999999` is more than the limit",
         ),
         ("r 2 360 4 25:00:00\n", "r.hea:1:11: base time `25:00:00` is not a time of day; write HH:MM:SS"),
-        ("r 2 360 4 9:0:0 1989-04-25\n", "r.hea:1:17: base date `1989-04-25` is not a date; write DD/MM/YYYY"),
+        ("r 2 360 4 9:0:0 25.04.1989\n", "r.hea:1:17: base date `25.04.1989` is not a date; write DD/MM/YYYY"),
+        ("r 2 360 4 9:0:0 05-04-1989\n", "r.hea:1:17: base date `05-04-1989` is not a date; write DD/MM/YYYY"),
+        ("r 2 360 4 2006\n", "r.hea:1:11: base time `2006` is not a time of day"),
         ("r 2 360 4 9:0:0 31/13/1989\n", "r.hea:1:17: base date `31/13/1989` is not a date"),
         ("r 2 360 4 9:0:0 1/1/1989 more\n", "r.hea:1:26: field `more` is one more than the line can have; remove it"),
         (

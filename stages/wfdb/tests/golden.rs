@@ -1,6 +1,6 @@
-//! Files that wfdb-python 4.3.1 wrote (`make_fixtures.py`) hold what they should, and our signal bytes equal its.
+//! Files that wfdb-python 4.3.1 wrote or read (`make_fixtures.py`) hold what they should, and our signal bytes equal its.
 //!
-//! The other direction was checked by hand: wfdb-python reads the files of `examples/write_record.rs` to equal values.
+//! For the other direction, see `wfdb_python.rs`.
 
 use std::path::Path;
 
