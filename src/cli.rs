@@ -41,7 +41,10 @@ pub enum Command {
     /// Look after the cache.
     #[command(subcommand)]
     Cache(Cache),
-    /// Classify the beats of a WFDB record, or of windows in a .npy file, with an exported model.
+    /// Look at recordings, check and convert them: WFDB, EDF, BDF, CSV and NumPy.
+    #[command(subcommand)]
+    Data(Data),
+    /// Classify the beats of a WFDB record or an EDF, BDF or CSV file, or windows in a .npy file, with an exported model.
     Infer(Infer),
     /// Show where a published file or an output comes from, down to the raw bytes, and verify every step.
     Trace(Trace),
@@ -431,7 +434,7 @@ pub enum FindingsFormat {
 /// `ecgpipe infer`.
 #[derive(Debug, Args)]
 pub struct Infer {
-    /// A WFDB record (`path/100`, `path/100.hea`) with one or two leads, or a `.npy` file of shape (N, 1, 187).
+    /// A WFDB record (`path/100`, `path/100.hea`), an .edf, .bdf or .csv file, or a `.npy` file of shape (N, 1, 187).
     pub input: PathBuf,
     /// The exported model.
     #[arg(long, value_name = "FILE", default_value = "models/ecg_model.onnx")]
@@ -445,6 +448,116 @@ pub struct Infer {
     /// Never use the network (for the ONNX Runtime library).
     #[arg(long)]
     pub offline: bool,
+}
+
+/// `ecgpipe data`.
+#[derive(Debug, Subcommand)]
+pub enum Data {
+    /// Show a recording: leads with ranges and quality, annotations by symbol and AAMI class, rhythms.
+    Show(DataShow),
+    /// Convert a recording to WFDB or CSV, a piece at a time; says what was rounded or left behind.
+    Convert(DataConvert),
+    /// Check every record of a database: headers, sizes, checksums, annotation files, SHA256SUMS.txt; exit 1 if something
+    /// is wrong.
+    Verify(DataVerify),
+}
+
+/// `ecgpipe data show`.
+#[derive(Debug, Args)]
+pub struct DataShow {
+    /// A WFDB record (`path/100` or `path/100.hea`), or an .edf, .bdf, .csv, .tsv or .npy file.
+    pub record: PathBuf,
+    /// Annotation files to count, by extension. Repeatable [default: all that are there].
+    #[arg(long = "annotator", value_name = "NAME")]
+    pub annotators: Vec<String>,
+    /// What the file itself does not say.
+    #[command(flatten)]
+    pub unsaid: Unsaid,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ecgpipe data convert`.
+#[derive(Debug, Args)]
+pub struct DataConvert {
+    /// A WFDB record (`path/100` or `path/100.hea`), or an .edf, .bdf, .csv, .tsv or .npy file.
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// Where to: a WFDB record (`path/name`), or a .csv file.
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// The WFDB signal format, by number [default: that of IN, else the narrowest of 16, 24 and 32 that holds the samples].
+    #[arg(long, value_name = "NUMBER")]
+    pub format: Option<u32>,
+    /// Only these leads, in this order: names, or places as `#2`, with commas between.
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    pub leads: Vec<String>,
+    /// From this time on: seconds, m:ss or h:mm:ss after the beginning.
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// Up to this time.
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+    /// Annotation files to take along, by extension; annotations within an EDF+ file get this one. Repeatable [default: atr,
+    /// if it is there].
+    #[arg(long = "annotator", value_name = "NAME")]
+    pub annotators: Vec<String>,
+    /// What the file itself does not say.
+    #[command(flatten)]
+    pub unsaid: Unsaid,
+    /// Write over files that exist.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What CSV and NumPy files do not say of themselves.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "For CSV and NumPy files")]
+pub struct Unsaid {
+    /// Samples per second; a CSV file with a time column does not need it.
+    #[arg(long, value_name = "HZ")]
+    pub fs: Option<f64>,
+    /// What the rows of a NumPy array are.
+    #[arg(long, value_enum)]
+    pub axes: Option<DataAxes>,
+    /// Names of all leads of the file, with commas between.
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    pub names: Vec<String>,
+    /// The unit of leads that have none [default: mV].
+    #[arg(long, value_name = "UNIT")]
+    pub units: Option<String>,
+    /// ADC units per physical unit [default: the smallest power of ten that keeps all values].
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub gain: Option<f64>,
+    /// The sample that stands for 0 physical units, with `--gain`.
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, requires = "gain")]
+    pub baseline: Option<i32>,
+}
+
+/// Axes of a NumPy array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DataAxes {
+    /// A row is a moment.
+    SamplesByLeads,
+    /// A row is a lead.
+    LeadsBySamples,
+}
+
+/// `ecgpipe data verify`.
+#[derive(Debug, Args)]
+pub struct DataVerify {
+    /// The folder of the records.
+    pub folder: PathBuf,
+    /// Annotation files to check, by extension. Repeatable [default: those that ANNOTATORS names, else all that are there].
+    #[arg(long = "annotator", value_name = "NAME")]
+    pub annotators: Vec<String>,
+    /// Records at once [default: all cores].
+    #[arg(short, long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `ecgpipe trace`.

@@ -5,9 +5,13 @@ use std::process::ExitCode;
 use clap::Parser;
 use ecgpipe::{
     cli::Cli,
-    commands::{Wiring, dispatch},
+    commands::{BeatClass, Wiring, dispatch},
 };
 use ecgpipe_sdk::Registry;
+use ecgpipe_stages::{
+    aami::{AamiClass, EscapeRule},
+    lead::mv_per_unit,
+};
 
 /// Stages turn megabytes of samples over for every record; the system's allocator gives each buffer back to the kernel and
 /// faults it in anew, which cost a third of the CPU time of ingest (docs/benchmarks.md).
@@ -18,7 +22,12 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut registry = Registry::new();
     ecgpipe_stages::register(&mut registry);
-    dispatch(cli, &Wiring { registry, infer: infer::infer })
+    dispatch(cli, &Wiring { registry, infer: infer::infer, beat_class, mv_per_unit })
+}
+
+fn beat_class(symbol: &str) -> Option<BeatClass> {
+    let letter = |rule: EscapeRule| rule.class(symbol).map(AamiClass::letter);
+    Some(BeatClass { de_chazal: letter(EscapeRule::DeChazal)?, ec57: letter(EscapeRule::Ec57)? })
 }
 
 mod infer {

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize};
 
+use ecgpipe_formats::npy;
 use ecgpipe_nn::{Beats, Session, export, predict};
 use ecgpipe_sdk::{
     All, Context, Features, Files, Model, NamedFile, NormalisedWindows, One, Onnx, Part, Split, Stage, StageError,
@@ -16,7 +17,6 @@ use crate::{
     agreement::{check_beats, check_model_inputs},
     dataset::{Dataset, gather},
     model_artifact::from_artifact,
-    npy,
     onnx_runtime::{EngineChoice, choose},
 };
 

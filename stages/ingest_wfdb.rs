@@ -10,12 +10,7 @@
 //! Invariant: every file that decides the result is listed by [`Stage::sources`] and nothing else is read
 //! (`tests::refuses`, `tests::lists_every_file_of_a_record`).
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
-    fs, io,
-    path::Path,
-};
+use std::{borrow::Cow, collections::BTreeMap, fs, io, path::Path};
 
 use ecgpipe_sdk::{
     Annotations, Content, Context, Each, Lead, RawRecord, RecordId, Signals, SourceContext, SourceFile, SourceRecord,
@@ -32,7 +27,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::database;
+use crate::{
+    database,
+    record_source::{Origin, RecordChoice, annotation_rows, shown, told},
+};
+
+pub use crate::record_source::AnnotationRule;
 
 /// Reads WFDB records.
 pub struct IngestWfdb;
@@ -55,17 +55,6 @@ pub struct Params {
     /// The patient of a record, by record, where they are not one and the same. Two records of one patient must not
     /// stand on both sides of a split. Known without being said: records 201 and 202 of mitdb are of one patient.
     pub patients: BTreeMap<String, String>,
-}
-
-/// What to do with a record that has no annotation file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AnnotationRule {
-    /// Refuse it.
-    #[default]
-    Required,
-    /// Read it as if its annotation file were empty.
-    Optional,
 }
 
 impl Default for Params {
@@ -119,18 +108,7 @@ impl Stage for IngestWfdb {
                 "`annotator` must be the extension of an annotation file, such as atr, not `{annotator}`"
             ));
         }
-        if params.records.as_ref().is_some_and(Vec::is_empty) {
-            return Err("`records` must name one record or more; leave it out to read all".to_owned());
-        }
-        for (name, records) in
-            [("records", params.records.as_deref().unwrap_or_default()), ("exclude", &params.exclude)]
-        {
-            let mut seen = BTreeSet::new();
-            if let Some(twice) = records.iter().find(|&record| !seen.insert(record)) {
-                return Err(format!("`{name}` must name each record once, but `{twice}` stands there twice"));
-            }
-        }
-        Ok(())
+        choice(params).check()
     }
 
     fn facts(params: &Params, facts: &mut StageFacts<'_>) {
@@ -167,7 +145,9 @@ impl Stage for IngestWfdb {
             (cx.events)(StageEvent::Note(format!("downloaded {} into {}", found.name, found.path.display())));
         }
         let paths = database::list_records(&found.path).map_err(|error| told(&error))?;
-        let chosen = choose(params, &found.name, &paths)?;
+        let origin = Origin { kind: "database", name: &found.name };
+        let by_name = paths.iter().map(|path| (path.rsplit('/').next().unwrap_or(path), path.as_str()));
+        let chosen = choice(params).choose(origin, by_name)?;
         let source = |(record, path): (RecordId, &str)| {
             let path = found.path.join(path);
             let (files, header, signals) = record_files(&path, &record, &params.annotator, params.annotations)?;
@@ -217,12 +197,8 @@ fn named_patients(params: &Params, database: Option<&str>) -> Map<String, Value>
     let known = known.flat_map(|(_, record, patient)| [(*record, *patient), (*patient, *patient)]);
     let named = params.patients.iter().map(|(record, patient)| (record.as_str(), patient.as_str()));
     let all: BTreeMap<&str, &str> = known.chain(named).collect();
-    let is_read = |record: &str| {
-        let is_named = params.records.as_ref().is_none_or(|records| records.iter().any(|one| one == record));
-        is_named && !params.exclude.iter().any(|one| one == record)
-    };
     all.into_iter()
-        .filter(|(record, _)| is_read(record))
+        .filter(|(record, _)| choice(params).is_wanted(record))
         .map(|(record, patient)| (record.to_owned(), patient.into()))
         .collect()
 }
@@ -243,52 +219,8 @@ fn database_name(name_or_path: &str) -> Option<&str> {
     Path::new(name_or_path).file_name()?.to_str()
 }
 
-/// The records that `params` ask for, each with its path below the database's folder.
-fn choose<'a>(params: &Params, database: &str, paths: &'a [String]) -> Result<Vec<(RecordId, &'a str)>, StageError> {
-    let mut by_name: BTreeMap<&str, &str> = BTreeMap::new();
-    for path in paths {
-        let name = path.rsplit('/').next().unwrap_or(path);
-        if let Some(other) = by_name.insert(name, path) {
-            let message = format!("database {database} has two records named `{name}`: {other} and {path}");
-            let help = "results are kept by record: give `database` the folder of one of them, or rename one";
-            return Err(StageError::new(message).help(help));
-        }
-    }
-    let known = |parameter: &str, record: &str| {
-        if by_name.contains_key(record) {
-            return Ok(());
-        }
-        let message =
-            format!("`{parameter}` names record `{}`, but database {database} has no such record", shown(record));
-        Err(StageError::new(message).help(format!("the database has {}", listing(by_name.keys().copied()))))
-    };
-    for record in params.records.iter().flatten() {
-        known("records", record)?;
-    }
-    for record in &params.exclude {
-        known("exclude", record)?;
-    }
-    for record in params.patients.keys() {
-        known("patients", record)?;
-    }
-
-    let is_wanted = |name: &str| {
-        let is_named = params.records.as_ref().is_none_or(|records| records.iter().any(|record| record == name));
-        is_named && !params.exclude.iter().any(|record| record == name)
-    };
-    let mut chosen = Vec::new();
-    for (name, path) in by_name.iter().filter(|(name, _)| is_wanted(name)) {
-        let record = RecordId::new(name).map_err(|error| {
-            StageError::new(format!("database {database}: {error}"))
-                .help("rename the record, or leave it out by `exclude`")
-        })?;
-        chosen.push((record, *path));
-    }
-    if chosen.is_empty() {
-        let message = format!("no record of database {database} is left: `exclude` names all of them");
-        return Err(StageError::new(message).help("take a record out of `exclude`"));
-    }
-    Ok(chosen)
+fn choice(params: &Params) -> RecordChoice<'_> {
+    RecordChoice { records: params.records.as_deref(), exclude: &params.exclude, patients: &params.patients }
 }
 
 /// The files of one record (header, signal files, annotation file; of a multi-segment record those of its segments too),
@@ -619,33 +551,7 @@ fn convert_annotations(
     timing: Timing,
     frame_sample_n: u32,
 ) -> Result<Vec<Annotation>, WfdbError> {
-    let decoded = decode_annotations(bytes, origin, timing)?;
-    let convert = |annotation: &ecgpipe_wfdb::Annotation| {
-        // A file may define symbols of its own for codes that have none.
-        let symbol = match decoded.definitions.get(&annotation.code.number()) {
-            Some(definition) => definition.symbol.clone(),
-            None => annotation.code.symbol().to_owned(),
-        };
-        let frame_idx = i64::try_from(annotation.sample_idx).expect("the position is in the record");
-        Annotation {
-            sample_idx: frame_idx * i64::from(frame_sample_n),
-            symbol,
-            subtype: annotation.subtype.into(),
-            chan: annotation.chan.into(),
-            num: annotation.num.into(),
-            aux: annotation.aux_text().into_owned(),
-        }
-    };
-    Ok(decoded.items.iter().map(convert).collect())
-}
-
-/// A library's error. Its text already holds its causes, and ends with the advice.
-fn told(error: &dyn std::error::Error) -> StageError {
-    let text = error.to_string();
-    match text.rsplit_once("; ") {
-        Some((message, help)) => StageError::new(message).help(help),
-        None => StageError::new(text),
-    }
+    Ok(annotation_rows(&decode_annotations(bytes, origin, timing)?, frame_sample_n))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> StageError {
@@ -668,20 +574,6 @@ fn missing_annotations(record: &RecordId, origin: &str) -> StageError {
     let message = format!("{origin}: the record has no such annotation file");
     let help = "name another `annotator`, or set `annotations: optional` to go on without reference beats";
     StageError::new(message).help(help).record(record)
-}
-
-/// Names, or the first of them.
-fn listing<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
-    const SHOWN_N: usize = 60;
-    let rest_n = names.len().saturating_sub(SHOWN_N);
-    let shown: Vec<&str> = names.take(SHOWN_N).collect();
-    let rest = if rest_n > 0 { format!(" and {rest_n} more") } else { String::new() };
-    format!("{}{rest}", shown.join(", "))
-}
-
-/// Foreign text, fit to be shown.
-fn shown(text: &str) -> String {
-    text.chars().take(60).flat_map(char::escape_debug).collect()
 }
 
 #[cfg(test)]

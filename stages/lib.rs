@@ -12,8 +12,8 @@ pub mod infer;
 pub mod lead;
 pub mod matching;
 pub mod model_artifact;
-pub mod npy;
 pub mod onnx_runtime;
+pub mod record_source;
 pub mod resample;
 
 pub mod detect_peaks;
@@ -21,6 +21,7 @@ pub mod evaluate;
 pub mod evaluate_peaks;
 pub mod export_onnx;
 pub mod infer_onnx;
+pub mod ingest_files;
 pub mod ingest_wfdb;
 pub mod normalise;
 pub mod plot_beats;
@@ -45,6 +46,7 @@ pub fn register(registry: &mut Registry) {
     add::<evaluate_peaks::EvaluatePeaks>(registry);
     add::<export_onnx::ExportOnnx>(registry);
     add::<infer_onnx::InferOnnx>(registry);
+    add::<ingest_files::IngestFiles>(registry);
     add::<ingest_wfdb::IngestWfdb>(registry);
     add::<normalise::Normalise>(registry);
     add::<plot_beats::PlotBeats>(registry);

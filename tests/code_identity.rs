@@ -12,11 +12,12 @@ use std::{
 mod identity;
 
 /// The stages.
-const STAGES: [&str; 16] = [
+const STAGES: [&str; 17] = [
     "detect_peaks",
     "evaluate",
     "export_onnx",
     "infer_onnx",
+    "ingest_files",
     "ingest_wfdb",
     "normalise",
     "plot_beats",
@@ -127,14 +128,14 @@ fn what_a_stage_names_counts_however_it_names_it() {
     check(|copy| copy.append("stages/tables/src/tally.rs", "\nconst A: u8 = 1;\n"), "evaluate rhythm split");
     check(|copy| copy.append("stages/sdk/src/record.rs", "\nconst A: u8 = 1;\n"), "all");
     for path in [
-        "use super::npy::read;",
-        "use super::{aami, npy::{self}};",
-        "fn a() { crate::npy::read(); }",
-        "use crate::{npy as n};",
+        "use super::resample::read;",
+        "use super::{aami, resample::{self}};",
+        "fn a() { crate::resample::read(); }",
+        "use crate::{resample as n};",
     ] {
         let copy = Copy::new();
         copy.append("stages/rhythm.rs", path);
-        let changed = copy.changes(|copy| copy.append("stages/npy.rs", "\nconst A: u8 = 1;\n"));
+        let changed = copy.changes(|copy| copy.append("stages/resample.rs", "\nconst A: u8 = 1;\n"));
         assert!(changed.split(' ').any(|stage| stage == "rhythm"), "{path}: {changed}");
     }
     for path in ["use ecgpipe_wfdb as w;", "extern crate ecgpipe_wfdb;"] {

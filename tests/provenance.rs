@@ -58,7 +58,10 @@ fn program() {
     let registry = stages::registry(&codes.map(|(stage, code)| (stage.to_owned(), code.to_owned())).collect());
     let cli =
         Cli::try_parse_from(["ecgpipe"].into_iter().chain(arguments.lines())).unwrap_or_else(|error| error.exit());
-    let code = dispatch(cli, &Wiring { registry, infer: |_| Err(Failure::usage("not here")) });
+    let code = dispatch(
+        cli,
+        &Wiring { registry, infer: |_| Err(Failure::usage("not here")), beat_class: |_| None, mv_per_unit: |_| None },
+    );
     // Without libtest's last words.
     let number = (0..=u8::MAX).find(|number| ExitCode::from(*number) == code).unwrap();
     std::process::exit(number.into())

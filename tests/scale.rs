@@ -84,7 +84,12 @@ fn cost(project: &Path, record_n: usize, extra: &[&str], computed_n: usize) -> C
     let words =
         ["ecgpipe", "-C", project.to_str().unwrap(), "run", "pipeline.yaml", "--offline", "--quiet", "--jobs", "2"];
     let cli = Cli::parse_from(words.iter().chain(extra));
-    let wiring = Wiring { registry: stages::registry(), infer: |_| Err(Failure::usage("there is no model")) };
+    let wiring = Wiring {
+        registry: stages::registry(),
+        infer: |_| Err(Failure::usage("there is no model")),
+        beat_class: |_| None,
+        mv_per_unit: |_| None,
+    };
     let (before, alive) = (counters(), ALIVE.load(Relaxed));
     MOST_ALIVE.store(alive, Relaxed);
     let exit = dispatch(cli, &wiring);

@@ -87,7 +87,8 @@ fn as_ecgpipe() -> ExitCode {
     // The first argument takes the place of the program's name.
     let cli = Cli::parse_from(std::env::args_os().skip(1));
     let infer = |_: &_| Err(Failure::usage("this program has no model"));
-    let exit = dispatch(cli, &Wiring { registry: stages::registry(), infer });
+    let exit =
+        dispatch(cli, &Wiring { registry: stages::registry(), infer, beat_class: |_| None, mv_per_unit: |_| None });
     if let Some(file) = std::env::var_os(USAGE_VARIABLE) {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         let usage = Usage {

@@ -3,6 +3,7 @@
 
 mod cache;
 mod check;
+mod data;
 mod explain;
 mod graph;
 mod mlflow;
@@ -45,6 +46,19 @@ pub struct Wiring {
     pub registry: Registry,
     /// `ecgpipe infer`: gives the text to print.
     pub infer: fn(&Infer) -> Result<String, Failure>,
+    /// The AAMI class of a WFDB symbol; `None` for what is not a beat.
+    pub beat_class: fn(&str) -> Option<BeatClass>,
+    /// How many mV one unit is; `None` for what is not a voltage.
+    pub mv_per_unit: fn(&str) -> Option<f64>,
+}
+
+/// The AAMI class of a beat, by its letter, under both rules for escape beats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BeatClass {
+    /// As de Chazal 2004 and most papers have it.
+    pub de_chazal: &'static str,
+    /// As ANSI/AAMI EC57 and its comparator `bxb` have it.
+    pub ec57: &'static str,
 }
 
 /// How the program ends.
@@ -150,6 +164,7 @@ pub fn dispatch(cli: Cli, wiring: &Wiring) -> ExitCode {
             Command::Graph(args) => graph::graph(args, wiring),
             Command::Runs(args) => runs::runs(args),
             Command::Cache(args) => cache::cache(args),
+            Command::Data(args) => data::data(args, wiring),
             Command::Infer(args) => (wiring.infer)(args).map(|text| {
                 print(&text);
                 Exit::Success
@@ -184,7 +199,7 @@ fn with_project_stages(command: &Command, wiring: &Wiring) -> Result<Wiring, Fai
     };
     let registry = match command {
         // A worker is told what to run by a host that knows the plugins already; the others run nothing.
-        Command::Worker(_) | Command::Infer(_) | Command::Mlflow(_) => wiring.registry.clone(),
+        Command::Worker(_) | Command::Data(_) | Command::Infer(_) | Command::Mlflow(_) => wiring.registry.clone(),
         Command::Stages(args) if args.built_in => wiring.registry.clone(),
         _ if isolate => {
             let program = std::env::current_exe().map_err(|error| {
@@ -195,7 +210,7 @@ fn with_project_stages(command: &Command, wiring: &Wiring) -> Result<Wiring, Fai
         }
         _ => plugin::with_plugins(&wiring.registry, Path::new(".")),
     };
-    Ok(Wiring { registry, infer: wiring.infer })
+    Ok(Wiring { registry, ..*wiring })
 }
 
 /// Prints to stdout; a reader that went away (`| head`) is no error.

@@ -6,7 +6,7 @@
 //! | [`model`] | the model's file: what it is, where it comes from, opening it |
 //! | [`preparation`] | how the model's input must be prepared |
 //! | [`quality`] | which stretches of a lead cannot be read |
-//! | [`record`] | from a WFDB record to classified beats |
+//! | [`record`] | from a WFDB record, or an EDF, BDF or CSV file, to classified beats |
 //! | [`windows`] | from a `.npy` array of windows to classes |
 //! | [`findings`] | what a row of classified beats says |
 //! | [`text`], [`json`], [`csv`] | the same findings in three forms |
@@ -37,7 +37,7 @@ use model::ModelFile;
 /// What to read, with what, and in which form to tell it.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// A WFDB record (with or without `.hea` or `.dat`), or a `.npy` file of windows.
+    /// A WFDB record (with or without `.hea` or `.dat`), an EDF, BDF or CSV file, or a `.npy` file of windows.
     pub input: &'a Path,
     /// The exported model.
     pub model: &'a Path,

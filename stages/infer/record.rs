@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use ecgpipe_formats::{FileFormat, Options, is_ecg_lead};
 use ecgpipe_sdk::{Features, RecordId, Signals, StageError};
 use ecgpipe_tables::rhythm::NAMES;
 use ecgpipe_wfdb::Header;
@@ -20,8 +21,9 @@ use crate::{
     aami::AamiClass,
     detect_peaks,
     infer_onnx::predict,
+    ingest_files,
     ingest_wfdb::{AnnotationRule, Source, ingest, record_files},
-    lead,
+    lead::{self, mv_per_unit},
     normalise::min_max,
     rhythm, window,
 };
@@ -102,7 +104,8 @@ pub struct Finding {
 pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, StageError> {
     let Preparation { mut detect_peaks, mut window, mut notes } =
         preparation(&model.about.metadata, model.provenance.as_ref())?;
-    let (signals, mut info) = signals(request.input)?;
+    let (signals, mut info, read_notes) = signals(request.input)?;
+    notes.extend(read_notes);
     if let Some(name) = request.lead {
         let lead = named_lead(&signals, name)?;
         window.leads = vec![lead.clone()];
@@ -169,19 +172,23 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, 
     })
 }
 
-/// The samples of a record, and what its header says.
-fn signals(input: &Path) -> Result<(Signals, RecordInfo), StageError> {
+/// The samples of a record, what its header says, and what had to be decided to read it.
+fn signals(input: &Path) -> Result<(Signals, RecordInfo, Vec<String>), StageError> {
     if input.is_dir() {
         return Err(StageError::new(format!("{}: this is a folder", input.display()))
             .help("name one record in it, such as folder/100 for folder/100.hea and folder/100.dat"));
+    }
+    if FileFormat::of(input).is_some() {
+        return signals_of_file(input);
     }
     let is_wfdb =
         |extension: &std::ffi::OsStr| extension.eq_ignore_ascii_case("hea") || extension.eq_ignore_ascii_case("dat");
     let path = if input.extension().is_some_and(is_wfdb) { input.with_extension("") } else { input.to_owned() };
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let record = RecordId::new(name).map_err(|error| {
-        StageError::new(format!("{}: {error}", input.display()))
-            .help("give a WFDB record, such as path/100 or path/100.hea, or windows as a .npy file")
+        StageError::new(format!("{}: {error}", input.display())).help(
+            "give a WFDB record, such as path/100 or path/100.hea, an .edf, .bdf or .csv file, or windows as .npy",
+        )
     })?;
     // The annotator's name only serves to leave its file out: findings never come from annotations.
     let (mut files, ..) = record_files(&path, &record, "atr", AnnotationRule::Optional)?;
@@ -194,17 +201,49 @@ fn signals(input: &Path) -> Result<(Signals, RecordInfo), StageError> {
     }
     let header_path = &files.first().ok_or_else(|| StageError::new("the record has no header").record(&record))?.path;
     let start = fs::read(header_path).ok().and_then(|bytes| start(&Header::parse(bytes, name).ok()?));
-    let info = RecordInfo {
-        name: record.to_string(),
-        path: header_path.display().to_string(),
-        sampling_frequency_hz: signals.sampling_frequency_hz,
-        sample_n: signals.sample_n(),
-        leads: signals.leads.iter().map(|lead| shown(&lead.name)).collect(),
-        lead: String::new(),
-        start,
-        comments: signals.comments.iter().map(|line| shown(line)).collect(),
-    };
-    Ok((signals, info))
+    let info = RecordInfo::of(&signals, header_path, start);
+    Ok((signals, info, Vec::new()))
+}
+
+/// The same of an EDF, BDF or CSV file, of which only the ECG leads are read, or where none is named as one the voltages, as far
+/// as they share the frequency of the first: recorders of sleep have other signals beside them.
+fn signals_of_file(input: &Path) -> Result<(Signals, RecordInfo, Vec<String>), StageError> {
+    let stem = input.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let record = RecordId::new(&stem)
+        .map_err(|error| StageError::new(format!("{}: {error}", input.display())).help("rename the file"))?;
+    let header = ingest_files::header(&record, input)?;
+    let voltages: Vec<usize> =
+        (0..header.signals.len()).filter(|&idx| mv_per_unit(&header.signals[idx].units).is_some()).collect();
+    let ecg: Vec<usize> =
+        voltages.iter().copied().filter(|&idx| is_ecg_lead(&header.signals[idx].description)).collect();
+    let wanted = if ecg.is_empty() { voltages } else { ecg };
+    let samples_per_frame = |idx: usize| header.signals[idx].samples_per_frame;
+    let is_alike = |idx: &&usize| samples_per_frame(**idx) == samples_per_frame(wanted[0]);
+    let leads: Vec<String> = wanted.iter().filter(is_alike).map(|idx| format!("#{}", idx + 1)).collect();
+    let left_n = header.signals.len() - leads.len();
+    let options = Options { leads, ..Options::default() };
+    let loaded = ingest_files::load(&record, record.as_str(), input, &options)?;
+    let mut notes = loaded.notes;
+    if left_n > 0 {
+        notes.push(format!("{left_n} other signals of the file were not read"));
+    }
+    let info = RecordInfo::of(&loaded.signals, input, start(&loaded.header));
+    Ok((loaded.signals, info, notes))
+}
+
+impl RecordInfo {
+    fn of(signals: &Signals, path: &Path, start: Option<String>) -> Self {
+        Self {
+            name: signals.record.to_string(),
+            path: path.display().to_string(),
+            sampling_frequency_hz: signals.sampling_frequency_hz,
+            sample_n: signals.sample_n(),
+            leads: signals.leads.iter().map(|lead| shown(&lead.name)).collect(),
+            lead: String::new(),
+            start,
+            comments: signals.comments.iter().map(|line| shown(line)).collect(),
+        }
+    }
 }
 
 /// Date and time of the first sample, as far as the header gives them.

@@ -8,6 +8,7 @@ use std::{
     sync::LazyLock,
 };
 
+use ecgpipe_formats::npy;
 use ecgpipe_nn::{BaselineConfig, Beats, Samples, Signature, export, train_baseline};
 use ecgpipe_sdk::{Kind, Onnx, RecordId};
 use ecgpipe_tables::rhythm::NAMES;
@@ -21,7 +22,7 @@ use crate::{
     detect_peaks,
     ingest_wfdb::{AnnotationRule, Source, ingest, record_files},
     normalise::min_max,
-    npy, rhythm, synthesise, window,
+    rhythm, synthesise, window,
 };
 
 /// Invented patients, each with a record `pNNN`, and a model that learned from them.

@@ -2,6 +2,7 @@
 
 use std::{fs, io};
 
+use ecgpipe_formats::npy;
 use ecgpipe_nn::Beats;
 use ecgpipe_sdk::StageError;
 
@@ -11,7 +12,7 @@ use super::{
     model::{About, EngineUsed, ModelFile},
     most_probable, not_a_number,
 };
-use crate::{aami::AamiClass, npy};
+use crate::aami::AamiClass;
 
 /// How far from 0 and 1 the extremes of a scaled window may be before a note says so.
 const SCALE_TOLERANCE: f32 = 0.01;

@@ -255,7 +255,10 @@ pub(crate) fn be_the_program() {
     let Ok(arguments) = env::var(ARGUMENTS) else { return };
     let cli = Cli::parse_from(["ecgpipe"].into_iter().chain(arguments.lines()));
     let infer = |_: &_| Err(Failure { message: "there is no model here".to_owned(), help: None, exit: Exit::Usage });
-    let code = dispatch(cli, &Wiring { registry: stages::registry(&BTreeMap::new()), infer });
+    let code = dispatch(
+        cli,
+        &Wiring { registry: stages::registry(&BTreeMap::new()), infer, beat_class: |_| None, mv_per_unit: |_| None },
+    );
     let number = (0..=u8::MAX).find(|&number| ExitCode::from(number) == code).unwrap();
     std::process::exit(number.into());
 }
