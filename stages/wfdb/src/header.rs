@@ -161,10 +161,11 @@ impl Header {
         let mut comments = Vec::new();
         let mut lines = Vec::new();
         for (line_idx, line) in text.lines().enumerate() {
-            let trimmed = line.trim_start_matches([' ', '\t']);
+            // The same blanks as between fields: a line is never empty here and a name there.
+            let trimmed = line.trim_start_matches(is_blank);
             match trimmed.strip_prefix('#') {
                 Some(comment) => comments.push(comment.trim().to_owned()),
-                None if trimmed.trim_end().is_empty() => {}
+                None if trimmed.is_empty() => {}
                 None => lines.push(Fields::new(origin, line_idx + 1, line)),
             }
         }
@@ -707,6 +708,16 @@ fn is_blank(c: char) -> bool {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+
+    /// Found by fuzzing: a vertical tab stood before `#`, so that the comment was taken for a signal of that name.
+    #[test]
+    fn blanks_of_every_kind_stand_before_comments_and_make_empty_lines() {
+        let header = Header::parse("r 1 360 4\n\x0c\x0b # note\n\x0b\x0c\t\nr.dat 16\n", "r.hea").expect("a header");
+        assert_eq!((header.comments, header.signals.len()), (vec!["note".to_owned()], 1));
+        // No blank of a header, though one of Unicode.
+        let error = Header::parse("r 1 360 4\n\u{a0}\n", "r.hea").expect_err("no format follows").to_string();
+        assert!(error.contains("signal format"), "{error}");
+    }
 
     #[test]
     fn fills_in_every_default_of_the_specification() {
