@@ -14,8 +14,8 @@ use std::{
 
 use ecgpipe_formats::{FileFormat, FormatError, Options, Recording};
 use ecgpipe_sdk::{
-    Annotations, Context, Each, Lead, NoInputs, RecordId, Signals, SourceContext, SourceFile, SourceRecord, Stage,
-    StageError, StageFacts,
+    Annotations, Content, Context, Each, Lead, NoInputs, RecordId, Signals, SourceContext, SourceFile, SourceRecord,
+    Stage, StageError, StageFacts,
     facts::{RecordFacts, names},
     ports,
 };
@@ -24,7 +24,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::record_source::{AnnotationRule, Origin, RecordChoice, annotation_rows, shown, told};
+use crate::{
+    long_recording,
+    record_source::{AnnotationRule, Origin, RecordChoice, annotation_rows, shown, told},
+};
 
 /// Reads EDF, BDF, CSV and NumPy files.
 pub struct IngestFiles;
@@ -155,20 +158,24 @@ impl Stage for IngestFiles {
     fn run(params: &Params, _inputs: NoInputs, cx: &Context<'_>) -> Result<Outputs, StageError> {
         let record = cx.record()?;
         let file = cx.files().first().ok_or_else(|| StageError::new("the record has no file").record(record))?;
-        let loaded = load(record, patient(params, record), &file.path, &options(params))?;
-        for note in loaded.notes {
+        let opened = Opened::new(record, patient(params, record), &file.path, &options(params))?;
+        for note in opened.recording.notes() {
             cx.note(note);
         }
-        let mut annotations = loaded.annotations;
+        let mut annotations = opened.annotations();
         if params.annotator.is_some() {
             annotations.annotations = match cx.files().get(1) {
                 Some(beside) => {
-                    beside_rows(&beside.path, &loaded.header).map_err(|error| told(&error).record(record))?
+                    beside_rows(&beside.path, opened.recording.header()).map_err(|error| told(&error).record(record))?
                 }
                 None => Vec::new(),
             };
         }
-        Ok(Outputs { signals: Each::new(loaded.signals), annotations: Each::new(annotations) })
+        let signals = match long_recording::is_long(opened.recording.frame_n(), opened.head.leads.len()) {
+            true => Each::encoded(opened.spool(cx)?),
+            false => Each::new(opened.signals()?),
+        };
+        Ok(Outputs { signals, annotations: Each::new(annotations) })
     }
 }
 
@@ -185,59 +192,102 @@ pub struct Loaded {
     pub notes: Vec<String>,
 }
 
-/// Reads one file.
+/// Reads one file into memory.
 ///
 /// # Errors
 /// If it cannot be read, is damaged, does not say something that `options` do not say either, or has leads of different sampling
 /// frequencies.
 pub fn load(record: &RecordId, patient: &str, path: &Path, options: &Options) -> Result<Loaded, StageError> {
-    /// Frames that are read at a time.
-    const PIECE_FRAME_N: usize = 1 << 16;
-    let failed = |error: FormatError| told(&error).record(record);
-    let mut recording = Recording::open(path, options).map_err(failed)?;
-    let header = recording.header().clone();
-    if let Some(slow) =
-        header.signals.iter().find(|signal| signal.samples_per_frame != header.signals[0].samples_per_frame)
-    {
-        let frequency = |samples_per_frame: u32| header.sampling_frequency_hz * f64::from(samples_per_frame);
-        let (first, lead) = (&header.signals[0], shown(&slow.description));
-        let message = format!(
-            "{}: lead {lead} has {} Hz, but the first lead has {} Hz: leads of different sampling frequencies are not supported",
-            path.display(),
-            frequency(slow.samples_per_frame),
-            frequency(first.samples_per_frame)
-        );
-        let names: Vec<String> = header.signals.iter().map(|signal| shown(&signal.description)).collect();
-        let help = format!("name leads of one frequency in `leads`; the file has {}", names.join(", "));
-        return Err(StageError::new(message).help(help).record(record));
+    let opened = Opened::new(record, patient, path, options)?;
+    let (annotations, header) = (opened.annotations(), opened.recording.header().clone());
+    let notes = opened.recording.notes().to_vec();
+    Ok(Loaded { signals: opened.signals()?, annotations, notes, header })
+}
+
+/// A file that is about to be read, of leads of one sampling frequency.
+struct Opened {
+    recording: Recording,
+    /// All but the samples.
+    head: Signals,
+}
+
+impl Opened {
+    fn new(record: &RecordId, patient: &str, path: &Path, options: &Options) -> Result<Self, StageError> {
+        let recording = Recording::open(path, options).map_err(|error| told(&error).record(record))?;
+        let header = recording.header();
+        if let Some(slow) =
+            header.signals.iter().find(|signal| signal.samples_per_frame != header.signals[0].samples_per_frame)
+        {
+            let frequency = |samples_per_frame: u32| header.sampling_frequency_hz * f64::from(samples_per_frame);
+            let (first, lead) = (&header.signals[0], shown(&slow.description));
+            let message = format!(
+                "{}: lead {lead} has {} Hz, but the first lead has {} Hz: leads of different sampling frequencies are not supported",
+                path.display(),
+                frequency(slow.samples_per_frame),
+                frequency(first.samples_per_frame)
+            );
+            let names: Vec<String> = header.signals.iter().map(|signal| shown(&signal.description)).collect();
+            let help = format!("name leads of one frequency in `leads`; the file has {}", names.join(", "));
+            return Err(StageError::new(message).help(help).record(record));
+        }
+        let leads = header.signals.iter().map(|signal| Lead {
+            name: signal.description.clone(),
+            units: signal.units.clone(),
+            gain_adu_per_unit: signal.gain_adu_per_unit,
+            baseline_adu: signal.baseline_adu,
+            samples: Vec::new().into(),
+        });
+        let head = Signals {
+            record: record.clone(),
+            patient: patient.to_owned(),
+            sampling_frequency_hz: header.sampling_frequency_hz,
+            leads: leads.collect(),
+            comments: header.comments.clone(),
+        };
+        Ok(Self { recording, head })
     }
-    let mut samples = vec![Vec::new(); header.signals.len()];
-    let mut pieces = samples.clone();
-    while recording.read(PIECE_FRAME_N, &mut pieces).map_err(failed)? > 0 {
-        samples.iter_mut().zip(&pieces).for_each(|(whole, piece): (&mut Vec<i32>, _)| whole.extend_from_slice(piece));
+
+    fn annotations(&self) -> Annotations {
+        Annotations {
+            record: self.head.record.clone(),
+            sampling_frequency_hz: self.head.sampling_frequency_hz,
+            sample_n: self.recording.frame_n().cast_signed(),
+            // All leads share one frequency, so that positions count their samples.
+            annotations: annotation_rows(self.recording.annotations(), 1),
+        }
     }
-    let leads = header.signals.iter().zip(samples).map(|(signal, samples)| Lead {
-        name: signal.description.clone(),
-        units: signal.units.clone(),
-        gain_adu_per_unit: signal.gain_adu_per_unit,
-        baseline_adu: signal.baseline_adu,
-        samples,
-    });
-    let signals = Signals {
-        record: record.clone(),
-        patient: patient.to_owned(),
-        sampling_frequency_hz: header.sampling_frequency_hz,
-        leads: leads.collect(),
-        comments: header.comments.clone(),
-    };
-    let annotations = Annotations {
-        record: record.clone(),
-        sampling_frequency_hz: header.sampling_frequency_hz,
-        sample_n: i64::try_from(recording.frame_n()).expect("the samples are in memory"),
-        // All leads share one frequency, so that positions count their samples.
-        annotations: annotation_rows(recording.annotations(), 1),
-    };
-    Ok(Loaded { signals, annotations, notes: recording.notes().to_vec(), header })
+
+    /// The recording in memory.
+    fn signals(mut self) -> Result<Signals, StageError> {
+        let mut whole = vec![Vec::new(); self.head.leads.len()];
+        self.pass(&mut |leads| {
+            whole.iter_mut().zip(leads).for_each(|(whole, piece)| whole.extend_from_slice(piece));
+            Ok(())
+        })?;
+        let mut signals = self.head;
+        signals.leads.iter_mut().zip(whole).for_each(|(lead, samples)| lead.samples = samples.into());
+        Ok(signals)
+    }
+
+    /// The recording as the store will keep it, in a file.
+    fn spool(mut self, cx: &Context<'_>) -> Result<Content, StageError> {
+        let head = self.head.clone();
+        long_recording::write(&head, cx, |take| self.pass(take))
+    }
+
+    /// Gives the whole recording, piece by piece.
+    fn pass(&mut self, take: &mut long_recording::Take<'_>) -> Result<(), StageError> {
+        let frame_n = (long_recording::PIECE_SAMPLE_N / self.head.leads.len().max(1)).max(1);
+        let mut pieces = vec![Vec::new(); self.head.leads.len()];
+        self.recording.seek(0);
+        loop {
+            let read = self.recording.read(frame_n, &mut pieces);
+            if read.map_err(|error| told(&error).record(&self.head.record))? == 0 {
+                return Ok(());
+            }
+            take(&pieces.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        }
+    }
 }
 
 /// The header that a file would have as a WFDB record, with all of its leads.
@@ -424,7 +474,7 @@ mod tests {
         with_folder(|folder| {
             let edf = read(&Params { leads: vec!["V5".into(), "II".into()], ..params_of(folder) }, "a").unwrap();
             assert_eq!((edf.signals.sampling_frequency_hz, edf.signals.sample_n()), (250.0, 1500));
-            assert_eq!(edf.signals.leads[0].samples[499..501], [-17951, INVALID_SAMPLE]);
+            assert_eq!(edf.signals.leads[0].samples.read(499..501).unwrap()[..], [-17951, INVALID_SAMPLE]);
             let marks =
                 edf.annotations.annotations.iter().map(|row| format!("{} {} {}", row.sample_idx, row.symbol, row.aux));
             assert_eq!(
@@ -445,7 +495,7 @@ mod tests {
             assert_eq!(npy.signals.patient, "p");
             assert_eq!(csv.signals.leads, npy.signals.leads, "the same numbers as text and as floats");
             assert_eq!(csv.signals.sampling_frequency_hz, npy.signals.sampling_frequency_hz);
-            assert_eq!(csv.signals.leads[1].samples[7], INVALID_SAMPLE);
+            assert_eq!(csv.signals.leads[1].samples.read(7..8).unwrap()[0], INVALID_SAMPLE);
         });
     }
 

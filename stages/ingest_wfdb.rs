@@ -16,7 +16,7 @@ use ecgpipe_sdk::{
     Annotations, Content, Context, Each, Lead, RawRecord, RecordId, Signals, SourceContext, SourceFile, SourceRecord,
     Stage, StageError, StageEvent, StageFacts,
     facts::{FactProblem, Place, RecordFacts, names},
-    kinds::{Annotation, INVALID_SAMPLE, SignalsWriter},
+    kinds::{Annotation, INVALID_SAMPLE},
     ports,
 };
 use ecgpipe_wfdb::{
@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    database,
+    database, long_recording,
     record_source::{Origin, RecordChoice, annotation_rows, shown, told},
 };
 
@@ -374,11 +374,6 @@ struct Reading<'a> {
     frame_sample_n: u32,
 }
 
-/// Samples of all leads up to which a record is read into memory: 32 MB. A record of MIT-BIH has 1.3 million.
-const IN_MEMORY_SAMPLE_N: u64 = 8 << 20;
-/// Samples of all leads that are read at a time of a longer one.
-const CHUNK_SAMPLE_N: usize = 1 << 20;
-
 impl<'a> Reading<'a> {
     fn open(record: &RecordId, patient: &str, source: Source<'a>) -> Result<Self, StageError> {
         let header_name = format!("{record}.hea");
@@ -415,8 +410,8 @@ impl<'a> Reading<'a> {
 
     /// Whether the record is too long for memory.
     fn is_long(&self) -> bool {
-        let frame_sample_n = u64::from(self.frame_sample_n) * self.head.leads.len() as u64;
-        self.reader.sample_n().saturating_mul(frame_sample_n) > IN_MEMORY_SAMPLE_N
+        let sample_n = self.reader.sample_n().saturating_mul(u64::from(self.frame_sample_n));
+        long_recording::is_long(sample_n, self.head.leads.len())
     }
 
     /// What the user should know of leads that are slower than others.
@@ -443,47 +438,23 @@ impl<'a> Reading<'a> {
         Ok(signals)
     }
 
-    /// The record as the store will keep it, in a file. It is read twice: the first time it is verified, so that nothing
-    /// wrong is written.
-    fn spool(mut self, cx: &Context<'_>) -> Result<Content, StageError> {
-        let record = self.head.record.clone();
-        let told = |error: WfdbError| told(&error).record(&record);
-        let lead_n = self.head.leads.len();
-        let total_n = 2 * self.reader.sample_n();
-        let mut has_invalid = vec![false; lead_n];
-        self.each_chunk(cx, (0, total_n), &told, |leads| {
-            for (has_invalid, samples) in has_invalid.iter_mut().zip(leads) {
-                *has_invalid |= samples.contains(&INVALID_SAMPLE);
+    /// The record as the store will keep it, in a file.
+    fn spool(self, cx: &Context<'_>) -> Result<Content, StageError> {
+        let told = |error: WfdbError| told(&error).record(&self.head.record);
+        let per_frame: Vec<u32> = self.reader.signals().iter().map(|signal| signal.samples_per_frame).collect();
+        let frame_n = long_recording::PIECE_SAMPLE_N / (per_frame.len() * self.frame_sample_n as usize).max(1);
+        long_recording::write(&self.head, cx, |take| {
+            let mut reader = self.source.reader(&self.header_bytes, &self.origin).map_err(told)?;
+            let mut chunks = reader.chunks(frame_n.max(1));
+            let mut chunk = Chunk::new();
+            while chunks.next_into(&mut chunk).map_err(told)? {
+                let read = std::mem::take(&mut chunk.samples).into_iter().zip(&per_frame);
+                let leads: Vec<Vec<i32>> =
+                    read.map(|(samples, own_n)| repeated(widen(samples), *own_n, self.frame_sample_n)).collect();
+                take(&leads.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
             }
             Ok(())
-        })?;
-        let mut writer = SignalsWriter::new(&self.head, &has_invalid, cx.spool()?)?;
-        self.reader = self.source.reader(&self.header_bytes, &self.origin).map_err(told)?;
-        self.each_chunk(cx, (total_n / 2, total_n), &told, |leads| Ok(writer.write(leads)?))?;
-        writer.finish()?.finish().map_err(|error| StageError::from_error(&error))
-    }
-
-    /// Passes the whole record on, some samples of all leads at a time.
-    fn each_chunk(
-        &mut self,
-        cx: &Context<'_>,
-        (done_n, total_n): (u64, u64),
-        told: &dyn Fn(WfdbError) -> StageError,
-        mut take: impl FnMut(&[&[i32]]) -> Result<(), StageError>,
-    ) -> Result<(), StageError> {
-        let per_frame: Vec<u32> = self.reader.signals().iter().map(|signal| signal.samples_per_frame).collect();
-        let frame_n = CHUNK_SAMPLE_N / (per_frame.len() * self.frame_sample_n as usize).max(1);
-        let mut chunks = self.reader.chunks(frame_n.max(1));
-        let mut chunk = Chunk::new();
-        while chunks.next_into(&mut chunk).map_err(told)? {
-            cx.check_cancelled()?;
-            let read = std::mem::take(&mut chunk.samples).into_iter().zip(&per_frame);
-            let leads: Vec<Vec<i32>> =
-                read.map(|(samples, own_n)| repeated(widen(samples), *own_n, self.frame_sample_n)).collect();
-            take(&leads.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-            cx.progress(done_n + chunk.first_frame_idx + chunk.frame_n as u64, total_n, "frames");
-        }
-        Ok(())
+        })
     }
 
     fn annotations(&self, annotator: &str, rule: AnnotationRule) -> Result<Annotations, StageError> {
@@ -931,7 +902,7 @@ mod tests {
 
     #[test]
     fn a_long_record_is_stored_as_a_short_one_would_be() {
-        let frame_n = IN_MEMORY_SAMPLE_N as usize / 2 + 12_345;
+        let frame_n = long_recording::IN_MEMORY_SAMPLE_N as usize / 2 + 12_345;
         let sample = |frame_idx: usize, lead_idx: usize| (frame_idx * (lead_idx + 3) % 1999) as i16 - 700;
         let lead = |lead_idx: usize| {
             let mut samples: Vec<i16> = (0..frame_n).map(|frame_idx| sample(frame_idx, lead_idx)).collect();

@@ -10,6 +10,7 @@ pub mod database;
 pub mod dataset;
 pub mod infer;
 pub mod lead;
+pub mod long_recording;
 pub mod matching;
 pub mod model_artifact;
 pub mod onnx_runtime;
