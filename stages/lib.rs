@@ -30,6 +30,7 @@ pub mod plot_confusion;
 pub mod plot_curves;
 pub mod plot_strips;
 pub mod rhythm;
+pub mod signal_quality;
 pub mod split;
 pub mod synthesise;
 pub mod train_baseline;
@@ -55,6 +56,7 @@ pub fn register(registry: &mut Registry) {
     add::<plot_curves::PlotCurves>(registry);
     add::<plot_strips::PlotStrips>(registry);
     add::<rhythm::Rhythm>(registry);
+    add::<signal_quality::SignalQuality>(registry);
     add::<split::Split>(registry);
     add::<synthesise::Synthesise>(registry);
     add::<train_baseline::TrainBaseline>(registry);

@@ -57,6 +57,32 @@ pub(super) struct Stretch {
     pub(super) median: f32,
 }
 
+/// Energy of a stretch of one lead.
+pub(crate) struct QrsEnergy {
+    /// One number a working sample, in mV.
+    pub(crate) energy: Vec<f32>,
+    /// Samples a working sample.
+    pub(crate) factor: usize,
+    /// Working samples a second.
+    pub(crate) hz: f32,
+}
+
+/// The energy of a stretch of one lead by itself, past both ends of which it counts as constant. `None` without samples
+/// and where [`super::MIN_SAMPLING_FREQUENCY_HZ`] is not reached.
+pub(crate) fn qrs_energy(samples: &[f32], sampling_frequency_hz: f64) -> Option<QrsEnergy> {
+    let is_fast_enough = sampling_frequency_hz.is_finite() && sampling_frequency_hz >= super::MIN_SAMPLING_FREQUENCY_HZ;
+    if samples.is_empty() || !is_fast_enough {
+        return None;
+    }
+    let mut energy = Energy::new(1, sampling_frequency_hz, 0.0);
+    let (factor, hz, half_n) = (energy.factor, energy.work_hz, energy.half_n);
+    let lead = &mut energy.leads[0];
+    lead.extend_by(factor, samples);
+    (0..half_n).for_each(|_| lead.push(f32::NAN));
+    lead.filter(&energy.filters, samples.len().div_ceil(factor));
+    Some(QrsEnergy { energy: std::mem::take(&mut lead.total), factor, hz })
+}
+
 /// All leads, on their way from samples to candidates.
 pub(super) struct Energy {
     pub(super) work_hz: f32,
@@ -154,14 +180,7 @@ impl Energy {
     /// time order, and gives what the energy is like; `None` as long as there is none.
     pub(super) fn push(&mut self, hop: &[&[f32]], is_last: bool, candidates: &mut Vec<Candidate>) -> Option<Stretch> {
         for (lead, samples) in self.leads.iter_mut().zip(hop) {
-            match self.factor {
-                1 => lead.extend::<1>(samples),
-                2 => lead.extend::<2>(samples),
-                3 => lead.extend::<3>(samples),
-                4 => lead.extend::<4>(samples),
-                8 => lead.extend::<8>(samples),
-                factor => samples.chunks(factor).for_each(|samples| lead.push(mean(samples))),
-            }
+            lead.extend_by(self.factor, samples);
         }
         self.work_n += hop[0].len().div_ceil(self.factor) as i64;
         if is_last {
@@ -356,6 +375,18 @@ impl Lead {
             weight: 0.0,
             gain: None,
             trust: 1.0,
+        }
+    }
+
+    /// Samples, `factor` of which make one working sample.
+    fn extend_by(&mut self, factor: usize, samples: &[f32]) {
+        match factor {
+            1 => self.extend::<1>(samples),
+            2 => self.extend::<2>(samples),
+            3 => self.extend::<3>(samples),
+            4 => self.extend::<4>(samples),
+            8 => self.extend::<8>(samples),
+            _ => samples.chunks(factor).for_each(|samples| self.push(mean(samples))),
         }
     }
 

@@ -42,6 +42,7 @@ mod tests;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::energy::{QrsEnergy, qrs_energy};
 pub use self::refine::{REFINE_CONTEXT_S, refine};
 use self::{
     constants::{HOP_S, LOOK_AHEAD_S, THRESHOLD_PERCENT},

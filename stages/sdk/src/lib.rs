@@ -35,7 +35,7 @@ pub use facts::{FactProblem, Place, StageFacts};
 pub use kind::{Artifact, Kind, KindError, KindSpec, MetricPoint, NamedFile};
 pub use kinds::{
     Annotations, Beats, Confusion, Features, Files, Lead, Metrics, Model, NormalisedWindows, Onnx, Part, Predictions,
-    RawRecord, Signals, Split, SplitRow, Tensor, Windows,
+    Quality, RawRecord, Signals, Split, SplitRow, Tensor, Windows,
 };
 pub use ports::{All, Cardinality, Each, NoInputs, One, Port, PortSpec, PortValue, PortValues, Ports};
 pub use provenance::Provenance;

@@ -4,8 +4,8 @@
 //! Invariant: it says what [`crate::Kind::encode`] writes (`tests::every_layout_is_what_encoding_gives`).
 
 use super::{
-    Annotations, Beats, Confusion, Features, Files, Metrics, Model, NormalisedWindows, Onnx, Predictions, RawRecord,
-    Signals, Split, Windows,
+    Annotations, Beats, Confusion, Features, Files, Metrics, Model, NormalisedWindows, Onnx, Predictions, Quality,
+    RawRecord, Signals, Split, Windows,
 };
 use crate::kind::KindSpec;
 
@@ -154,6 +154,18 @@ pub const LAYOUTS: &[Layout] = &[
         ],
         metadata: &[RECORD, PATIENT, CLASSES],
     },
+    Layout {
+        kind: KindSpec::of::<Quality>(),
+        columns: &[
+            column("start_idx", "int64", "first sample of the window, ascending").unit("samples"),
+            column("end_idx", "int64", "one past its last sample").unit("samples"),
+            column("lead", "string", "name of the lead; null for all together, the last row of a window").nullable(),
+            column("score", "float", "0 where nothing can be trusted, 1 where nothing speaks against it"),
+            column("reason", "string", "what lowers the score most; null where there is no reason for doubt")
+                .nullable(),
+        ],
+        metadata: &[RECORD, FREQUENCY, SAMPLE_N],
+    },
     Layout { kind: KindSpec::of::<RawRecord>(), columns: &[], metadata: &[] },
     Layout {
         kind: KindSpec::of::<Signals>(),
@@ -207,7 +219,9 @@ mod tests {
     use super::*;
     use crate::{
         kind::{Artifact, MetricPoint, NamedFile},
-        kinds::{self, Annotation, Beat, ConfusionRow, INVALID_SAMPLE, Lead, Part, PeakSource, SplitRow, Tensor},
+        kinds::{
+            self, Annotation, Beat, ConfusionRow, INVALID_SAMPLE, Lead, Part, PeakSource, QualityRow, SplitRow, Tensor,
+        },
         record::RecordId,
     };
 
@@ -237,7 +251,7 @@ mod tests {
         };
         let files = vec![NamedFile { name: text("a.svg"), bytes: vec![1] }];
         let tensor = Tensor { shape: vec![1, 2], values: vec![0.5, 1.0] };
-        let all: [(&'static str, Artifact); 14] = [
+        let all: [(&'static str, Artifact); 15] = [
             (
                 "annotations",
                 Arc::new(Annotations {
@@ -319,6 +333,15 @@ mod tests {
                     sample_idx: vec![77, 370],
                     symbol: vec![Some(text("N")), None],
                     probabilities: vec![1.0, 0.0, 0.5, 0.5],
+                }),
+            ),
+            (
+                "quality",
+                Arc::new(Quality {
+                    record: record.clone(),
+                    sampling_frequency_hz: 360.0,
+                    sample_n: 3600,
+                    rows: vec![QualityRow { start_idx: 0, end_idx: 3600, lead: None, score: 1.0, reason: None }],
                 }),
             ),
             ("raw_record", Arc::new(RawRecord::new(files))),

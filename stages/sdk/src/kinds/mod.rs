@@ -6,6 +6,7 @@
 //! | `signals` | the samples of one record, per lead, in ADC units with their gain |
 //! | `annotations` | all reference annotations of one record |
 //! | `beats` | R-peak positions of one record, with reference labels where known |
+//! | `quality` | where beats of one record can be trusted, by window and lead, and why not |
 //! | `windows` | one stretch of signal a beat, in mV |
 //! | `normalised_windows` | the same scaled to [0, 1], with the scale kept beside it |
 //! | `features` | named numbers a beat |
@@ -27,6 +28,7 @@ mod metrics;
 mod model;
 mod onnx;
 mod predictions;
+mod quality;
 mod signals;
 mod split;
 mod windows;
@@ -40,6 +42,7 @@ pub use metrics::Metrics;
 pub use model::{Model, Tensor};
 pub use onnx::{Onnx, OnnxMetadataError};
 pub use predictions::Predictions;
+pub use quality::{Quality, QualityRow};
 pub use signals::{INVALID_SAMPLE, Lead, LeadSamples, Signals, SignalsWriter, StoredLead};
 pub use split::{Leak, Part, Split, SplitRow};
 pub use windows::{NormalisedWindows, Windows, WindowsWriter};
@@ -64,6 +67,7 @@ pub fn all() -> Vec<KindSpec> {
         KindSpec::of::<Model>(),
         KindSpec::of::<Onnx>(),
         KindSpec::of::<Predictions>(),
+        KindSpec::of::<Quality>(),
         KindSpec::of::<Confusion>(),
         KindSpec::of::<Metrics>(),
         KindSpec::of::<Files>(),
