@@ -11,10 +11,8 @@ mod noise;
 use std::{path::Path, process::ExitCode, time::Instant};
 
 use ecgpipe_stages::{
-    detect_peaks::{
-        detector::{DetectorParams, detect},
-        matching::match_beats,
-    },
+    detect_peaks::detector::{DetectorParams, detect},
+    matching::match_beats,
     resample::{resample, resampled_position},
 };
 use ecgpipe_wfdb::{read_annotations, read_record};

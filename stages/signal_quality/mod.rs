@@ -13,7 +13,7 @@ use ecgpipe_sdk::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::lead;
+use crate::lead::{self, LeadReader};
 use monitor::{Judgement, Monitor};
 
 /// Judges the quality of signals.
@@ -107,18 +107,23 @@ pub fn quality(params: &Params, signals: &Signals, beats: Option<&Beats>) -> Res
         .help("connect `signals` and `beats` of the same source")
         .record(&signals.record));
     }
-    let leads: Vec<Vec<f32>> =
-        voltages.iter().map(|&idx| lead::millivolts(signals, idx)).collect::<Result<_, StageError>>()?;
-    let leads: Vec<&[f32]> = leads.iter().map(Vec::as_slice).collect();
-    let judgements = match beats {
-        None => judged(Monitor::new(leads.len(), hz, params.window_s), &leads),
+    let mut monitor = match beats {
+        None => Monitor::new(voltages.len(), hz, params.window_s),
         Some(beats) => {
-            let mut monitor = Monitor::with_beats(leads.len(), hz, params.window_s);
+            let mut monitor = Monitor::with_beats(voltages.len(), hz, params.window_s);
             let positions: Vec<i64> = beats.beats.iter().map(|beat| beat.sample_idx).collect();
             monitor.push_beats(&positions, i64::MAX);
-            judged(monitor, &leads)
+            monitor
         }
     };
+    let mut leads: Vec<LeadReader<'_>> = voltages.iter().map(|&idx| LeadReader::new(signals, idx)).collect();
+    for start in (0..signals.sample_n()).step_by(CHUNK_N) {
+        let chunk = start..(start + CHUNK_N).min(signals.sample_n());
+        let samples = leads.iter_mut().map(|lead| lead.read(chunk.clone()));
+        let samples: Vec<Vec<f32>> = samples.collect::<Result<_, StageError>>()?;
+        monitor.push(&samples.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    }
+    let judgements = monitor.finish();
     let name = |judgement: &Judgement| judgement.lead_idx.map(|idx| signals.leads[voltages[idx]].name.clone());
     let row = |judgement: Judgement| QualityRow {
         start_idx: judgement.start_idx,
@@ -135,10 +140,8 @@ pub fn quality(params: &Params, signals: &Signals, beats: Option<&Beats>) -> Res
     })
 }
 
-fn judged(mut monitor: Monitor, leads: &[&[f32]]) -> Vec<Judgement> {
-    monitor.push(leads);
-    monitor.finish()
-}
+/// Samples of each lead that are judged at a time.
+const CHUNK_N: usize = 1 << 16;
 
 #[cfg(test)]
 mod tests;

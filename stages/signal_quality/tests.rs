@@ -150,7 +150,7 @@ fn signals(samples: Vec<i32>) -> Signals {
         units: units.to_owned(),
         gain_adu_per_unit: 200.0,
         baseline_adu: 0,
-        samples,
+        samples: samples.into(),
     };
     Signals {
         record: RecordId::new("p1").unwrap(),
