@@ -86,7 +86,8 @@ impl RecordChoice<'_> {
         let named = self.records.into_iter().flatten().map(|record| ("records", record));
         let named = named.chain(self.exclude.iter().map(|record| ("exclude", record)));
         let named = named.chain(self.patients.keys().map(|record| ("patients", record)));
-        for (parameter, record) in named.filter(|(_, record)| !by_name.contains_key(record.as_str())) {
+        let mut unknown = named.filter(|(_, record)| !by_name.contains_key(record.as_str()));
+        if let Some((parameter, record)) = unknown.next() {
             let record = shown(record);
             let message = format!("`{parameter}` names record `{record}`, but {kind} {origin_name} has no such record");
             return Err(StageError::new(message).help(format!("the {kind} has {}", listing(by_name.keys().copied()))));

@@ -392,8 +392,11 @@ fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-/// The ratios that are told of a matrix, by their names in metrics.
-const RATIOS: [(&str, fn(&Matrix) -> Option<f64>); 6] = [
+/// A ratio that is told of a matrix, by its name in metrics.
+type NamedRatio = (&'static str, fn(&Matrix) -> Option<f64>);
+
+/// All of them.
+const RATIOS: [NamedRatio; 6] = [
     ("se", |matrix| ratio(matrix.found_n(), matrix.found_n() + matrix.missed_n())),
     ("ppv", |matrix| ratio(matrix.found_n(), matrix.found_n() + matrix.extra_n())),
     ("se_v", |matrix| class_sensitivity(matrix, AamiClass::V)),
@@ -421,7 +424,7 @@ const RUN_RATIOS: [&str; 6] =
 
 impl Evaluation {
     /// The ratios that mean something here.
-    fn ratios(&self) -> &'static [(&'static str, fn(&Matrix) -> Option<f64>)] {
+    fn ratios(&self) -> &'static [NamedRatio] {
         if self.is_detection_only { &RATIOS[..DETECTION_RATIO_N] } else { &RATIOS }
     }
 

@@ -230,7 +230,7 @@ impl Monitor {
 
 /// What is wrong with the rhythm, if anything.
 fn implausible(beats: &[i64], start_idx: i64, end_idx: i64, hz: f64) -> Option<Reason> {
-    let last_before = beats.iter().copied().filter(|&beat| beat < start_idx).next_back();
+    let last_before = beats.iter().copied().rfind(|&beat| beat < start_idx);
     let inside: Vec<i64> = beats.iter().copied().filter(|beat| (start_idx..end_idx).contains(beat)).collect();
     let marks: Vec<i64> = last_before.into_iter().chain(inside.iter().copied()).collect();
     let mut intervals: Vec<i64> = marks.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -260,6 +260,9 @@ impl Window<'_> {
     }
 
     fn judge(&self, spans: &mut VecDeque<f32>, beats: Option<&[i64]>) -> (f32, Option<Reason>) {
+        // Without a beat in here there is no margin to measure; that there is none, the rhythm says.
+        let inside = self.before_n as i64..(self.before_n + self.window_n) as i64;
+        let beats = beats.filter(|beats| beats.iter().any(|beat| inside.contains(beat)));
         let noise = match (Contrast::of(self, beats), beats) {
             (None, _) => 0.0,
             (Some(contrast), Some(_)) => {

@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn times_and_counts_are_for_people() {
         assert_eq!(clock(650_000.0 / 360.0), "0:30:05.556");
-        assert_eq!(clock(90_061.9999), "25:01:02.000");
+        assert_eq!(clock(90_061.999_9), "25:01:02.000");
         assert_eq!([thousands(0), thousands(999), thousands(650_000)], ["0", "999", "650 000"]);
         assert_eq!([counted(1, "beat"), counted(2274, "beat")], ["1 beat", "2 274 beats"]);
     }

@@ -34,7 +34,7 @@ pub(super) struct Source {
 }
 
 enum Body {
-    Wfdb { reader: RecordReader<'static>, chunk: Chunk },
+    Wfdb { reader: Box<RecordReader<'static>>, chunk: Chunk },
     File { recording: Box<Recording>, pieces: Vec<Vec<i32>> },
 }
 
@@ -60,7 +60,7 @@ impl Source {
                 }
                 let reader = RecordReader::open(path)?;
                 let path = with_extension(path, "hea");
-                (path, Body::Wfdb { reader, chunk: Chunk::new() })
+                (path, Body::Wfdb { reader: Box::new(reader), chunk: Chunk::new() })
             }
         };
         let (picked, signals) = match &body {

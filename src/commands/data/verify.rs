@@ -114,7 +114,7 @@ pub(super) fn verify(args: &DataVerify) -> Result<Exit, Failure> {
         folder: folder.display().to_string(),
         records: Vec::new(),
         problems,
-        sums: has_sums.then(|| SumsReport { listed_n, missing, problems: sums_problems, same_n: 0 }),
+        sums: has_sums.then_some(SumsReport { listed_n, missing, problems: sums_problems, same_n: 0 }),
         problem_n: 0,
     };
     for done in done {

@@ -367,7 +367,7 @@ impl Lead {
             invalid_n: padding_n,
             min_gap_n,
             // The padding is a gap.
-            gaps: VecDeque::from([first_idx..0]),
+            gaps: std::iter::once(first_idx..0).collect(),
             total: Vec::new(),
             narrow: Vec::new(),
             stretches: VecDeque::new(),
