@@ -424,7 +424,7 @@ mod tests {
         with_folder(|folder| {
             let edf = read(&Params { leads: vec!["V5".into(), "II".into()], ..params_of(folder) }, "a").unwrap();
             assert_eq!((edf.signals.sampling_frequency_hz, edf.signals.sample_n()), (250.0, 1500));
-            assert_eq!(edf.signals.leads[0].samples[499..501], [-17951, INVALID_SAMPLE]);
+            assert_eq!(edf.signals.leads[0].samples[499..501], [6987, INVALID_SAMPLE]);
             let marks =
                 edf.annotations.annotations.iter().map(|row| format!("{} {} {}", row.sample_idx, row.symbol, row.aux));
             assert_eq!(
@@ -493,7 +493,9 @@ mod tests {
                 fs::write(folder.join("b.csv"), "I (mV)\n1\nx\n").unwrap();
                 params.records = Some(vec!["b".to_owned()]);
             }),
-            ("two files of one name", |folder, _| drop(fs::copy(folder.join("a.edf"), folder.join("a.bdf")).unwrap())),
+            ("two files of one name", |folder, _| {
+                fs::copy(folder.join("a.edf"), folder.join("a.bdf")).unwrap();
+            }),
             ("a name that names no record", |folder, params| {
                 fs::rename(folder.join("a.edf"), folder.join("a b.edf")).unwrap();
                 params.leads = vec!["#1".to_owned()];
@@ -519,6 +521,34 @@ mod tests {
             });
             table += &told;
         }
-        expect![[""]].assert_eq(&table);
+        expect![[r#"
+            no folder: x: there is no such folder
+              help: give the folder that holds the files; a path has a / in it, such as ./holter
+            a folder by name: no-such-folder/raw/nowhere: there is no such folder
+              help: give the folder that holds the files; a path has a / in it, such as ./holter
+            an empty folder: empty: there is no .edf, .bdf, .csv, .tsv, .npy file
+              help: give the folder that holds the files; WFDB records are for `ingest_wfdb`
+            leads of two frequencies: record a: a.edf: lead SpO2 has 50 Hz, but the first lead has 250 Hz: leads of different sampling frequencies are not supported
+              help: name leads of one frequency in `leads`; the file has V5, II, SpO2
+            no such lead: record a: a.edf: there is no lead `V9`
+              help: the file has V5, II, SpO2
+            an array without axes: record c: c.npy: the array has 300 rows of 2 numbers, and nothing says which are the leads
+              help: say so: `samples-by-leads` if a row is a moment, `leads-by-samples` if a row is a lead
+            a damaged file: record b: b.csv:3:1: `x` is not a number
+              help: write NaN for a sample that is missing
+            two files of one name: folder WARD has two records named `a`: a.bdf and a.edf
+              help: results are kept by record: give `folder` the folder of one of them, or rename one
+            a name that names no record: folder WARD: `a b` is not a record name: use 1 to 64 letters, digits, `_`, `-` or `.`, not starting with a dot
+              help: rename the record, or leave it out by `exclude`
+            no annotations: record a: a.atr: the record has no such annotation file
+              help: name another `annotator`, or set `annotations: optional` to go on without it
+            an annotator that is none: `annotator` must be the extension of an annotation file, such as atr, not `edf`
+            a path out of the folder: `files` names `../a.edf`, which leaves the folder or is no path
+              help: give paths below `folder`, such as ward3/a.edf
+            a file that is not there: `files` names `z.edf`, but there is no such file
+              help: check the path below `folder`
+            an unknown record: `exclude` names record `z`, but folder WARD has no such record
+              help: the folder has a, b, c
+        "#]].assert_eq(&table);
     }
 }

@@ -185,6 +185,29 @@ fn annotations_are_not_read() {
     assert_eq!(bare, infer("p001", Format::Csv));
 }
 
+/// One lead of a record as a text table, at the gain of the record: the same numbers, and so the same beats.
+#[test]
+fn a_table_has_the_findings_of_its_record() {
+    let record = read_record(PROJECT.path.join("p001")).unwrap();
+    let lead = record.lead("MLII").unwrap();
+    let mut table = String::from("time (s),MLII (mV)\n");
+    for (idx, value) in lead.physical_iter().enumerate() {
+        table += &format!("{:.4},{value:.3}\n", idx as f64 / record.sampling_frequency_hz());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("holter.csv"), table).unwrap();
+    fs::copy(PROJECT.path.join("model.onnx"), folder.path().join("model.onnx")).unwrap();
+    let text = infer_in(folder.path(), "holter.csv", "model.onnx", None, Format::Json).unwrap();
+    let found: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((found["record"]["name"].as_str(), found["record"]["lead"].as_str()), (Some("holter"), Some("MLII")));
+    let places = |json: &Value| {
+        let beats = json["beats"].as_array().unwrap();
+        beats.iter().map(|beat| (beat["sample_idx"].clone(), beat["class"].clone())).collect::<Vec<_>>()
+    };
+    assert!(places(&found).len() > 50);
+    assert_eq!(places(&found), places(&json_of("p001")));
+}
+
 #[test]
 fn a_lead_is_chosen_by_name() {
     let of = |lead| infer_in(&PROJECT.path, "p001", "model.onnx", lead, Format::Json);
