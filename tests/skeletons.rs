@@ -61,9 +61,9 @@ fn a_stage_in_rust_is_the_compiled_template_under_its_name_and_in_the_list() {
     let before = fs::read_to_string(repository().join("stages/lib.rs")).unwrap();
     let mut lines: Vec<&str> = before.lines().collect();
     let place = |lines: &[&str], line: &str| lines.iter().position(|found| *found == line).unwrap();
-    let module = place(&lines, "pub mod split;");
+    let module = place(&lines, "pub mod signal_quality;");
     lines.insert(module, "pub mod rolling_count;");
-    let add = place(&lines, "    add::<split::Split>(registry);");
+    let add = place(&lines, "    add::<signal_quality::SignalQuality>(registry);");
     lines.insert(add, "    add::<rolling_count::RollingCount>(registry);");
     assert_eq!(fs::read_to_string(project.path().join("stages/lib.rs")).unwrap(), lines.join("\n") + "\n");
 
