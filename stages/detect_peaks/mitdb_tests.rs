@@ -178,8 +178,7 @@ fn finds_the_beats_of_48_records() {
     assert!(late.positive_predictivity_percent() >= 99.90, "{}", late.text());
 }
 
-/// DS1, resampled from 360 Hz: measured 99.83 to 99.85 and 99.81 to 99.83 % at 100 to 1000 Hz, 99.84 and 99.83 % at 360
-/// Hz.
+/// DS1, resampled from 360 Hz: measured 99.83 to 99.84 and 99.92 % at 100 to 1000 Hz, as at 360 Hz.
 #[test]
 fn finds_the_same_beats_at_other_sampling_frequencies() {
     let Some(data) = data() else { return };
@@ -195,7 +194,7 @@ fn finds_the_same_beats_at_other_sampling_frequencies() {
             counts = counts + count(&reference(&path), &detected, 0);
         }
         eprintln!("DS1 at {hz} Hz: {}", counts.text());
-        assert!(counts.sensitivity_percent() >= 99.80, "{hz} Hz: {}", counts.text());
-        assert!(counts.positive_predictivity_percent() >= 99.78, "{hz} Hz: {}", counts.text());
+        assert!(counts.sensitivity_percent() >= 99.81, "{hz} Hz: {}", counts.text());
+        assert!(counts.positive_predictivity_percent() >= 99.90, "{hz} Hz: {}", counts.text());
     }
 }

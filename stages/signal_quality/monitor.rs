@@ -260,13 +260,7 @@ impl Window<'_> {
     }
 
     fn judge(&self, spans: &mut VecDeque<f32>, beats: Option<&[i64]>) -> (f32, Option<Reason>) {
-        let noise = match (Contrast::of(self, beats), beats) {
-            (None, _) => 0.0,
-            (Some(contrast), Some(_)) => {
-                logistic(NOISE[0] + NOISE[1] * contrast.log_margin + NOISE[2] * contrast.log_contrast)
-            }
-            (Some(contrast), None) => logistic(NOISE_ALONE[0] + NOISE_ALONE[1] * contrast.log_contrast),
-        };
+        let noise = Contrast::of(self, beats).map_or(0.0, |contrast| contrast.score());
         let scores = [
             (1.0 - self.missing_part(), Reason::Missing),
             (1.0 - self.flat_part(spans), Reason::Flat),
@@ -318,15 +312,23 @@ impl Window<'_> {
 
 /// How far QRS complexes stand out.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Contrast {
+struct Contrast {
     /// Logarithm of the upper quartile of the largest energies of each second over the median energy.
-    pub(crate) log_contrast: f32,
+    log_contrast: f32,
     /// Logarithm of the lower quartile of the energies at beats over the upper quartile of the largest ones between
-    /// them; 0 without beats.
-    pub(crate) log_margin: f32,
+    /// them; `None` without beats.
+    log_margin: Option<f32>,
 }
 
 impl Contrast {
+    /// The probability that the detector does not err.
+    fn score(&self) -> f32 {
+        match self.log_margin {
+            Some(log_margin) => logistic(NOISE[0] + NOISE[1] * log_margin + NOISE[2] * self.log_contrast),
+            None => logistic(NOISE_ALONE[0] + NOISE_ALONE[1] * self.log_contrast),
+        }
+    }
+
     /// `None` where there is no energy.
     fn of(window: &Window<'_>, beats: Option<&[i64]>) -> Option<Self> {
         let QrsEnergy { energy, factor, hz } = qrs_energy(window.around, window.hz)?;
@@ -340,7 +342,7 @@ impl Contrast {
             return None;
         }
         let log_ratio = |strong: f32, weak: f32| (strong / weak.max(peak * 1e-3)).max(1e-3).ln();
-        let mut contrast = Self { log_contrast: log_ratio(peak, median), log_margin: 0.0 };
+        let mut contrast = Self { log_contrast: log_ratio(peak, median), log_margin: None };
         if let Some(beats) = beats {
             let reach_n = (0.1 * hz) as usize;
             let at: Vec<usize> = beats
@@ -359,7 +361,9 @@ impl Contrast {
                 }
                 edge = edge.max(around.end);
             }
-            contrast.log_margin = log_ratio(quantile(&mut strong, 0.25), quantile(&mut weak, 0.75));
+            if !strong.is_empty() {
+                contrast.log_margin = Some(log_ratio(quantile(&mut strong, 0.25), quantile(&mut weak, 0.75)));
+            }
         }
         Some(contrast)
     }
