@@ -158,6 +158,24 @@ impl<'a> LeadReader<'a> {
     }
 }
 
+/// Passes a record on in order, some samples of these leads at a time, in mV and as many of each.
+///
+/// # Errors
+/// As [`millivolts`].
+pub fn each_chunk(signals: &Signals, lead_idxs: &[usize], mut take: impl FnMut(&[&[f32]])) -> Result<(), StageError> {
+    /// Samples of each lead at a time.
+    const CHUNK_N: usize = 1 << 16;
+    let mut leads: Vec<LeadReader<'_>> = lead_idxs.iter().map(|&idx| LeadReader::new(signals, idx)).collect();
+    let sample_n = signals.sample_n();
+    for start in (0..sample_n).step_by(CHUNK_N) {
+        let chunk = start..(start + CHUNK_N).min(sample_n);
+        let samples = leads.iter_mut().map(|lead| lead.read(chunk.clone()));
+        let samples: Vec<Vec<f32>> = samples.collect::<Result<_, StageError>>()?;
+        take(&samples.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    }
+    Ok(())
+}
+
 /// Replaces invalid (NaN) samples by a straight line between their valid neighbours, at the ends by the nearest valid
 /// sample; all of them by 0 where none is valid. Gives back how many there were.
 pub fn interpolate_invalid(samples: &mut [f32]) -> usize {

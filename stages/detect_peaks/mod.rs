@@ -203,23 +203,16 @@ pub fn find(params: &Params, signals: &Signals, annotations: Option<&Annotations
 
 /// The R-peaks, found while the record passes piece by piece.
 fn detected(params: &Params, signals: &Signals) -> Result<Vec<i64>, StageError> {
-    let mut leads: Vec<LeadReader<'_>> =
-        searched_leads(params, signals)?.into_iter().map(|idx| LeadReader::new(signals, idx)).collect();
+    let leads = searched_leads(params, signals)?;
     let mut detector = Detector::new(leads.len(), signals.sampling_frequency_hz, &params.detector);
-    let (mut peaks, sample_n) = (Vec::new(), signals.sample_n());
-    for start in (0..sample_n).step_by(CHUNK_N) {
-        let chunk = start..(start + CHUNK_N).min(sample_n);
-        let samples = leads.iter_mut().map(|lead| lead.read(chunk.clone()));
-        let samples: Vec<Vec<f32>> = samples.collect::<Result<_, StageError>>()?;
-        detector.push(&samples.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let mut peaks = Vec::new();
+    lead::each_chunk(signals, &leads, |samples| {
+        detector.push(samples);
         peaks.extend(detector.drain());
-    }
+    })?;
     peaks.extend(detector.finish());
     Ok(peaks)
 }
-
-/// Samples of each lead that the detector gets at a time.
-const CHUNK_N: usize = 1 << 16;
 
 /// Detected beats with the symbols of the reference beats that they stand for, and the reference beats without one.
 fn labelled(detected: &[i64], reference: Vec<Beat>, window_n: i64) -> (Vec<Beat>, Vec<Beat>) {

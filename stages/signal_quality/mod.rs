@@ -13,7 +13,7 @@ use ecgpipe_sdk::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::lead::{self, LeadReader};
+use crate::lead;
 use monitor::{Judgement, Monitor};
 
 /// Judges the quality of signals.
@@ -116,13 +116,7 @@ pub fn quality(params: &Params, signals: &Signals, beats: Option<&Beats>) -> Res
             monitor
         }
     };
-    let mut leads: Vec<LeadReader<'_>> = voltages.iter().map(|&idx| LeadReader::new(signals, idx)).collect();
-    for start in (0..signals.sample_n()).step_by(CHUNK_N) {
-        let chunk = start..(start + CHUNK_N).min(signals.sample_n());
-        let samples = leads.iter_mut().map(|lead| lead.read(chunk.clone()));
-        let samples: Vec<Vec<f32>> = samples.collect::<Result<_, StageError>>()?;
-        monitor.push(&samples.iter().map(Vec::as_slice).collect::<Vec<_>>());
-    }
+    lead::each_chunk(signals, &voltages, |samples| monitor.push(samples))?;
     let judgements = monitor.finish();
     let name = |judgement: &Judgement| judgement.lead_idx.map(|idx| signals.leads[voltages[idx]].name.clone());
     let row = |judgement: Judgement| QualityRow {
@@ -139,9 +133,6 @@ pub fn quality(params: &Params, signals: &Signals, beats: Option<&Beats>) -> Res
         rows: judgements.into_iter().map(row).collect(),
     })
 }
-
-/// Samples of each lead that are judged at a time.
-const CHUNK_N: usize = 1 << 16;
 
 #[cfg(test)]
 mod tests;
