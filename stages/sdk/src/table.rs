@@ -362,6 +362,23 @@ impl StoredTable {
         Ok(Self { content: content.clone(), file, metadata })
     }
 
+    /// All rows and columns, brought into memory.
+    ///
+    /// # Errors
+    /// If the content cannot be read.
+    pub fn load(&self) -> Result<Table, TableError> {
+        let row_n = self.row_n();
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.content.clone(), self.file.clone());
+        let schema = Arc::clone(builder.schema());
+        // One batch holds the whole table: artifacts are read whole, and columns are then handed on without copies.
+        let mut batches = builder.with_batch_size(row_n.max(1)).build()?;
+        let batch = batches.next().transpose()?.unwrap_or_else(|| RecordBatch::new_empty(schema));
+        if batch.num_rows() != row_n {
+            return Err(short(row_n, batch.num_rows()));
+        }
+        Ok(Table { batch, metadata: self.metadata.clone() })
+    }
+
     /// How many rows there are.
     #[must_use]
     pub fn row_n(&self) -> usize {
@@ -471,20 +488,7 @@ impl Table {
     /// # Errors
     /// If the bytes are no Parquet table, or one of another kind or version.
     pub fn read(bytes: &Bytes, kind: &str, version: u32) -> Result<Self, TableError> {
-        Self::load(StoredTable::open(&Content::Memory(bytes.clone()), kind, version)?)
-    }
-
-    fn load(stored: StoredTable) -> Result<Self, TableError> {
-        let row_n = stored.row_n();
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(stored.content, stored.file);
-        let schema = Arc::clone(builder.schema());
-        // One batch holds the whole table: artifacts are read whole, and columns are then handed on without copies.
-        let mut batches = builder.with_batch_size(row_n.max(1)).build()?;
-        let batch = batches.next().transpose()?.unwrap_or_else(|| RecordBatch::new_empty(schema));
-        if batch.num_rows() != row_n {
-            return Err(short(row_n, batch.num_rows()));
-        }
-        Ok(Self { batch, metadata: stored.metadata })
+        StoredTable::open(&Content::Memory(bytes.clone()), kind, version)?.load()
     }
 
     /// How many rows there are.
@@ -681,7 +685,7 @@ impl std::fmt::Display for TableDifference {
 /// # Errors
 /// If one of them is no Parquet table.
 pub fn table_differences(first: &Bytes, second: &Bytes) -> Result<Vec<TableDifference>, TableError> {
-    let load = |bytes: &Bytes| StoredTable::open_any(&Content::Memory(bytes.clone())).and_then(Table::load);
+    let load = |bytes: &Bytes| StoredTable::open_any(&Content::Memory(bytes.clone()))?.load();
     let (first, second) = (load(first)?, load(second)?);
     let keys: BTreeSet<&String> = first.metadata.keys().chain(second.metadata.keys()).collect();
     let metadata = keys.into_iter().filter(|key| first.metadata.get(*key) != second.metadata.get(*key));

@@ -16,7 +16,7 @@ use crate::{
     content::{Content, IN_MEMORY_LIMIT_BYTES},
     kind::{Kind, KindError},
     record::RecordId,
-    table::{GROUP_ROW_N, StoredTable, Table, TableError, TableStream, TableWriter},
+    table::{GROUP_ROW_N, StoredTable, TableError, TableStream, TableWriter},
 };
 
 /// Stands for a sample that the recorder marked as invalid; null in the Parquet file.
@@ -343,9 +343,9 @@ impl Kind for Signals {
 
     fn decode(bytes: &Bytes) -> Result<Self, KindError> {
         let read = || {
-            let table = Table::read(bytes, Self::NAME, Self::VERSION)?;
-            let head = StoredTable::open(&Content::Memory(bytes.clone()), Self::NAME, Self::VERSION)?;
-            Self::of(&head, |column| Ok(table.i32_nullable(column, INVALID_SAMPLE)?.into()))
+            let stored = StoredTable::open(&Content::Memory(bytes.clone()), Self::NAME, Self::VERSION)?;
+            let table = stored.load()?;
+            Self::of(&stored, |column| Ok(table.i32_nullable(column, INVALID_SAMPLE)?.into()))
         };
         read().map_err(table_error::<Self>)
     }
