@@ -262,9 +262,8 @@ fn refined(params: &Params, signals: &Signals, reference: Vec<Beat>) -> Result<V
         let around: Vec<Vec<f32>> = around.collect::<Result<_, StageError>>()?;
         let around: Vec<&[f32]> = around.iter().map(Vec::as_slice).collect();
         // The neighbours bound how far the R-peak may be.
-        let first_idx = idx.saturating_sub(1);
-        let near: Vec<i64> = marks[first_idx..(idx + 2).min(marks.len())].iter().map(|mark| mark - start).collect();
-        refined[idx].sample_idx = start + detector::refine(&around, hz, &near)[idx - first_idx];
+        let neighbours = [marks[..idx].last(), marks.get(idx + 1)].map(|other| other.map(|other| other - start));
+        refined[idx].sample_idx = start + detector::refine_one(&around, hz, mark - start, neighbours);
     }
     Ok(refined)
 }

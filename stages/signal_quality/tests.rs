@@ -11,6 +11,7 @@ use super::{
     monitor::{Judgement, Monitor, Reason, TRUSTED},
     *,
 };
+use crate::detect_peaks::detector::tests::noise;
 
 const HZ: f64 = 250.0;
 const SECOND_N: usize = 250;
@@ -25,18 +26,6 @@ fn ecg(seconds: usize) -> (Vec<f32>, Vec<i64>) {
         *sample = bump(0.0, 4.0) + bump(200.0, 4.0) + 0.2 * bump(70.0, 15.0) + 0.002 * (idx as f32 * 0.7).sin();
     }
     (signal, beats)
-}
-
-/// Pseudo-random numbers in -1..1 (an xorshift generator).
-fn noise(n: usize) -> Vec<f32> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
 }
 
 fn judge(leads: &[&[f32]], beats: Option<&[i64]>) -> Vec<Judgement> {

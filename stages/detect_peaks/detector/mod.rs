@@ -37,13 +37,13 @@ mod quantiles;
 mod refine;
 mod sequence;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::energy::{QrsEnergy, qrs_energy};
-pub use self::refine::{REFINE_CONTEXT_S, refine};
+pub use self::refine::{REFINE_CONTEXT_S, refine, refine_one};
 use self::{
     constants::{HOP_S, LOOK_AHEAD_S, THRESHOLD_PERCENT},
     decision::{Decision, Settled},

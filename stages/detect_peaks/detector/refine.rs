@@ -21,6 +21,12 @@ pub fn refine(leads: &[&[f32]], sampling_frequency_hz: f64, centres: &[i64]) -> 
         .collect()
 }
 
+/// As [`refine`], for one beat between its neighbours, where there are any.
+#[must_use]
+pub fn refine_one(leads: &[&[f32]], sampling_frequency_hz: f64, centre: i64, neighbours: [Option<i64>; 2]) -> i64 {
+    peak(leads, sampling_frequency_hz, centre, neighbours, &mut Quantiles::default())
+}
+
 /// The R-peak of one beat between its neighbours, where there are any.
 pub(super) fn peak(
     leads: &[&[f32]],

@@ -53,7 +53,7 @@ fn normal(hz: f64, seconds: f64) -> (Vec<f32>, Vec<f64>) {
 }
 
 /// Pseudo-random numbers in -1..1 (an xorshift generator).
-fn noise(n: usize) -> Vec<f32> {
+pub(crate) fn noise(n: usize) -> Vec<f32> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         state ^= state << 13;
