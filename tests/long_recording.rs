@@ -94,7 +94,14 @@ fn a_day_of_twelve_leads() {
 
 #[test]
 fn memory_does_not_grow_with_the_length_of_a_record() {
-    let (short_mb, long_mb) = (peak_mb(60), peak_mb(300));
+    let (short_min, long_min) = (60, 300);
+    let (short_mb, long_mb) = (peak_mb(short_min), peak_mb(long_min));
     assert!(long_mb <= LIMIT_MB, "{long_mb} MB");
-    assert!(long_mb <= short_mb + 15, "{short_mb} MB for 60 minutes, {long_mb} MB for 300");
+    // What the threads and the allocator happen to hold moves by tens of MB from run to run; whoever kept the samples would
+    // keep at least the whole of what the file grew by.
+    let file_grew_mb = ((long_min - short_min) * 60 * FREQUENCY_HZ * LEAD_N * 2 / 1_000_000) as i64;
+    assert!(
+        long_mb <= short_mb + file_grew_mb / 4,
+        "{short_mb} MB for {short_min} minutes, {long_mb} MB for {long_min}, which are {file_grew_mb} MB more of samples"
+    );
 }
