@@ -17,7 +17,7 @@ use super::{
     DetectorParams,
     constants::{THRESHOLD_PERCENT, TUNED},
     energy::{Candidate, SHAPE_N, Stretch},
-    quantiles::Quantiles,
+    quantiles::{Quantiles, RollingQuantile},
     sequence::{Judged, Open, Search, Surroundings, best_sequence},
 };
 
@@ -44,7 +44,9 @@ pub(super) struct Decision {
     /// The most plausible beats among the open candidates, as indices into them.
     path: Vec<usize>,
     recent: VecDeque<Beat>,
-    stretches: VecDeque<Stretch>,
+    /// Largest energies of the latest stretches, and of those of the last minute.
+    latest_peaks: RollingQuantile,
+    minute_peaks: RollingQuantile,
     beat_shapes: Shapes,
     other_shapes: Shapes,
     search: Search,
@@ -84,7 +86,8 @@ impl Decision {
             anchor: None,
             path: Vec::new(),
             recent: VecDeque::new(),
-            stretches: VecDeque::new(),
+            latest_peaks: RollingQuantile::new(TUNED.level_stretch_n),
+            minute_peaks: RollingQuantile::new(TUNED.floor_stretch_n),
             beat_shapes: Shapes::default(),
             other_shapes: Shapes::default(),
             search: Search::default(),
@@ -103,9 +106,9 @@ impl Decision {
         end_idx: Option<i64>,
         settled: &mut Vec<Settled>,
     ) {
-        self.stretches.extend(stretch);
-        if self.stretches.len() > TUNED.floor_stretch_n {
-            self.stretches.pop_front();
+        if let Some(stretch) = stretch {
+            self.latest_peaks.push(stretch.peak);
+            self.minute_peaks.push(stretch.peak);
         }
         for candidate in candidates.drain(..) {
             let likeness = self.likeness(&candidate.shape);
@@ -119,7 +122,7 @@ impl Decision {
     /// How many candidates, beats and stretches are kept.
     #[cfg(test)]
     pub(super) fn kept_n(&self) -> usize {
-        self.judged.capacity() + self.recent.capacity() + self.stretches.capacity() + self.path.capacity()
+        self.judged.capacity() + self.recent.capacity() + self.path.capacity()
     }
 
     /// Evidence from the shape: whether it is nearer to the latest beats than to the latest other waves.
@@ -179,13 +182,9 @@ impl Decision {
         }
     }
 
-    fn levels(&mut self) -> Levels {
-        let mut level = |stretch_n: usize| {
-            let latest = self.stretches.range(self.stretches.len().saturating_sub(stretch_n)..);
-            self.scratch.take(latest.map(|stretch| stretch.peak)).at(TUNED.stretch_quantile)
-        };
-        let floor = TUNED.level_floor * level(TUNED.floor_stretch_n);
-        Levels { here: level(TUNED.level_stretch_n).max(floor), floor }
+    fn levels(&self) -> Levels {
+        let floor = TUNED.level_floor * self.minute_peaks.at(TUNED.stretch_quantile);
+        Levels { here: self.latest_peaks.at(TUNED.stretch_quantile).max(floor), floor }
     }
 
     /// Makes final what lies before `edge_idx` and forgets what is not needed any more.
