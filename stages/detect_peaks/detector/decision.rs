@@ -17,6 +17,7 @@ use super::{
     DetectorParams,
     constants::{THRESHOLD_PERCENT, TUNED},
     energy::{Candidate, SHAPE_N, Stretch},
+    logarithm::ln,
     quantiles::{Quantiles, RollingQuantile},
     sequence::{Judged, Open, Search, Surroundings, best_sequence},
 };
@@ -131,7 +132,7 @@ impl Decision {
             return 0.0;
         };
         let ratio = (other + TUNED.likeness_floor) / (beat + TUNED.likeness_floor);
-        (TUNED.likeness_weight * ratio.ln()).clamp(-TUNED.likeness_max, TUNED.likeness_max)
+        (TUNED.likeness_weight * ln(ratio)).clamp(-TUNED.likeness_max, TUNED.likeness_max)
     }
 
     fn decide(&mut self, end_idx: i64) {
@@ -225,8 +226,10 @@ impl Decision {
 /// The latest shapes of one sort.
 #[derive(Default)]
 struct Shapes {
-    /// Each with its power.
-    shapes: Vec<([f32; SHAPE_N], f32)>,
+    /// One row a point of the shapes: they are compared side by side.
+    points: [[f32; Self::MAX_N]; SHAPE_N],
+    powers: [f32; Self::MAX_N],
+    shape_n: usize,
     oldest: usize,
 }
 
@@ -235,41 +238,46 @@ impl Shapes {
     const MAX_N: usize = 16;
 
     fn push(&mut self, shape: &[f32; SHAPE_N]) {
-        let entry = (*shape, dot(shape, shape));
-        if self.shapes.len() < Self::MAX_N {
-            self.shapes.push(entry);
-        } else {
-            self.shapes[self.oldest] = entry;
-            self.oldest = (self.oldest + 1) % Self::MAX_N;
-        }
+        self.points.iter_mut().zip(shape).for_each(|(row, point)| row[self.oldest] = *point);
+        self.powers[self.oldest] = power(shape);
+        self.shape_n = Self::MAX_N.min(self.shape_n + 1);
+        self.oldest = (self.oldest + 1) % Self::MAX_N;
     }
 
     /// How far the shape is from the second nearest one: 0 for the same, 1 for an unrelated one, 2 for its opposite. The
     /// nearest one alone may be a mistake. `None` as long as there are few.
     fn distance(&self, shape: &[f32; SHAPE_N]) -> Option<f32> {
         const FEW_N: usize = 4;
-        if self.shapes.len() < FEW_N {
+        if self.shape_n < FEW_N {
             return None;
         }
-        let power = dot(shape, shape);
+        // First the products, then the distances.
+        let mut distances = [0.0f32; Self::MAX_N];
+        for (row, point) in self.points.iter().zip(shape) {
+            distances.iter_mut().zip(row).for_each(|(product, other)| *product += point * other);
+        }
+        let power = power(shape);
+        for (distance, other_power) in distances.iter_mut().zip(&self.powers) {
+            let both = power + other_power;
+            let both = if both > f32::MIN_POSITIVE { both } else { f32::MIN_POSITIVE };
+            *distance = 1.0 - 2.0 * *distance / both;
+        }
         let (mut nearest, mut second) = (2.0f32, 2.0f32);
-        for (other, other_power) in &self.shapes {
-            let distance = 1.0 - 2.0 * dot(shape, other) / (power + other_power).max(f32::MIN_POSITIVE);
-            if distance < nearest {
-                (nearest, second) = (distance, nearest);
-            } else if distance < second {
-                second = distance;
-            }
+        for &distance in &distances[..self.shape_n] {
+            // Without a branch: which one is nearest cannot be guessed.
+            let farther = if distance > nearest { distance } else { nearest };
+            second = if farther < second { farther } else { second };
+            nearest = if distance < nearest { distance } else { nearest };
         }
         Some(second)
     }
 }
 
-fn dot(a: &[f32; SHAPE_N], b: &[f32; SHAPE_N]) -> f32 {
+fn power(shape: &[f32; SHAPE_N]) -> f32 {
     // Four sums at once.
     let mut sums = [0.0f32; 4];
-    for (a, b) in a.chunks_exact(4).zip(b.chunks_exact(4)) {
-        (0..4).for_each(|idx| sums[idx] += a[idx] * b[idx]);
+    for points in shape.as_chunks::<4>().0 {
+        sums.iter_mut().zip(points).for_each(|(sum, point)| *sum += point * point);
     }
     (sums[0] + sums[2]) + (sums[1] + sums[3])
 }

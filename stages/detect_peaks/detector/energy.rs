@@ -17,7 +17,7 @@
 
 use std::{collections::VecDeque, f32::consts::PI, ops::Range};
 
-use super::{constants::TUNED, quantiles::Quantiles};
+use super::{constants::TUNED, logarithm::ln, quantiles::Quantiles};
 
 /// The frequency that leads are averaged down to, about: QRS complexes have no energy that matters above 40 Hz.
 const WORK_HZ: f64 = 125.0;
@@ -102,6 +102,9 @@ pub(super) struct Energy {
     found_idx: i64,
     /// The latest stretches of `total`, the newest last.
     stretches: [Stretch; 2],
+    /// Where the points of a shape are, from `shape_reach_n` before its candidate on: the working sample before each, and
+    /// how far it is on the way to the next one.
+    shape_places: [(usize, f32); SHAPE_N],
     scratch: Quantiles,
 }
 
@@ -126,8 +129,14 @@ impl Energy {
             first_idx: 0,
             found_idx: 0,
             stretches: [Stretch::default(); 2],
+            shape_places: [(0, 0.0); SHAPE_N],
             scratch: Quantiles::default(),
         };
+        let first = energy.shape_reach_n() as f32 - energy.shape_step_n() * (SHAPE_N as f32 - 1.0) / 2.0;
+        energy.shape_places = std::array::from_fn(|point| {
+            let place = first + energy.shape_step_n() * point as f32;
+            (place as usize, place.fract())
+        });
         // A candidate is found up to a hop and its reach after its energy.
         let history_n = energy.hop_n + 2 * energy.margin_n() + 2;
         let min_gap_n = (TUNED.min_gap_s * work_hz) as usize;
@@ -263,13 +272,16 @@ impl Energy {
         let noise = 0.5 * (before.median + newest.median);
         let least = TUNED.candidate_part * before.peak.max(newest.peak);
         let edge_n = ((TUNED.edge_s * self.work_hz).ceil() as i64).max(1);
-        for work_idx in self.found_idx.max(1)..end_idx {
-            let idx = (work_idx - self.first_idx) as usize;
-            let here = total[idx];
-            // Written so that the usual sample costs two comparisons.
-            if here <= total[idx - 1] || here < total[idx + 1] || here < least {
+        let from_idx = self.found_idx.max(1);
+        let from = (from_idx - self.first_idx) as usize;
+        let until_n = (end_idx - from_idx).max(0) as usize;
+        let around = total[from - 1..].array_windows().take(until_n);
+        for (idx, &[before, here, after]) in (from..).zip(around) {
+            // Written so that the usual sample costs one branch.
+            if (here < least) | (here <= before) | (here < after) {
                 continue;
             }
+            let work_idx = self.first_idx + idx as i64;
             if total[idx.saturating_sub(reach_n)..=idx + reach_n].iter().any(|&e| e > here) {
                 continue;
             }
@@ -281,7 +293,7 @@ impl Energy {
             candidates.push(Candidate {
                 work_idx,
                 energy: here,
-                log_sharp_energy: here.ln() + TUNED.sharpness_power * sharpness.ln(),
+                log_sharp_energy: ln(here) + TUNED.sharpness_power * ln(sharpness),
                 noise,
                 shape: self.shape(work_idx),
             });
@@ -299,16 +311,13 @@ impl Energy {
 
     /// The samples around a candidate, of all leads in proportion to what they count, less their mean.
     fn shape(&self, work_idx: i64) -> [f32; SHAPE_N] {
-        let step_n = self.shape_step_n();
+        let reach_n = self.shape_reach_n();
         let mut shape = [0.0; SHAPE_N];
         for lead in &self.leads {
             let gain = lead.gain.unwrap_or(1.0);
-            let first = (work_idx - lead.first_idx) as f32 - step_n * (SHAPE_N as f32 - 1.0) / 2.0;
-            for (point, value) in shape.iter_mut().enumerate() {
-                let place = first + step_n * point as f32;
-                let idx = place as usize;
-                let part = place - idx as f32;
-                *value += gain * (lead.work[idx] * (1.0 - part) + lead.work[idx + 1] * part);
+            let around = &lead.work[(work_idx - lead.first_idx) as usize - reach_n..][..2 * reach_n + 1];
+            for (value, &(idx, part)) in shape.iter_mut().zip(&self.shape_places) {
+                *value += gain * (around[idx] * (1.0 - part) + around[idx + 1] * part);
             }
         }
         let mean = shape.iter().sum::<f32>() / SHAPE_N as f32;
@@ -318,7 +327,14 @@ impl Energy {
 }
 
 fn stretch(total: &[f32], scratch: &mut Quantiles) -> Stretch {
-    let peak = total.iter().fold(0.0, |max: f32, &energy| if energy > max { energy } else { max });
+    let larger = |max: f32, energy: f32| if energy > max { energy } else { max };
+    // Several maxima side by side.
+    let (chunks, rest) = total.as_chunks::<8>();
+    let mut peaks = [0.0f32; 8];
+    for chunk in chunks {
+        peaks.iter_mut().zip(chunk).for_each(|(peak, &energy)| *peak = larger(*peak, energy));
+    }
+    let peak = peaks.iter().chain(rest).copied().fold(0.0, larger);
     Stretch { peak, median: scratch.take(total.iter().step_by(3).copied()).at(0.5) }
 }
 
@@ -392,14 +408,17 @@ impl Lead {
 
     /// Samples, `FACTOR` of which make one working sample.
     fn extend<const FACTOR: usize>(&mut self, samples: &[f32]) {
+        /// So many working samples at a time.
+        const PIECE_N: usize = 32;
         let (whole, rest) = samples.as_chunks::<FACTOR>();
-        for samples in whole {
-            let sum: f32 = samples.iter().sum();
+        for piece in whole.chunks(PIECE_N) {
+            let sum = |samples: &[f32; FACTOR]| samples.iter().sum::<f32>();
+            let all_valid = |piece: &[[f32; FACTOR]]| piece.iter().fold(true, |all, s| all & (sum(s).abs() < MAX_MV));
             // Almost always.
-            if self.invalid_n == 0 && sum.abs() < MAX_MV {
-                self.work.push(sum / FACTOR as f32);
+            if self.invalid_n == 0 && all_valid(piece) {
+                self.work.extend(piece.iter().map(|samples| sum(samples) / FACTOR as f32));
             } else {
-                self.push(mean(samples));
+                piece.iter().for_each(|samples| self.push(mean(samples)));
             }
         }
         if !rest.is_empty() {

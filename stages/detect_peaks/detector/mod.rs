@@ -33,6 +33,7 @@
 mod constants;
 mod decision;
 mod energy;
+mod logarithm;
 mod quantiles;
 mod refine;
 mod sequence;

@@ -44,7 +44,7 @@ pub(super) fn peak(
         neighbours.map(|other| other.map_or(reach_n, |other| ((centre - other).abs() - 1) / 2).clamp(0, reach_n));
     let first = (centre - before_n).max(0) as usize;
     let last = (centre + after_n).min(sample_n - 1) as usize;
-    let valid = |lead: &&&[f32]| lead[first..=last].iter().all(|sample| sample.is_finite());
+    let valid = |lead: &&&[f32]| lead[first..=last].iter().fold(true, |valid, sample| valid & sample.is_finite());
     let lead = leads.iter().find(valid).or(leads.first()).expect("a position inside a lead");
     largest_deflection(lead, sampling_frequency_hz, centre as usize, (first, last), scratch) as i64
 }
@@ -77,27 +77,46 @@ fn largest_deflection(
     let around = &lead[centre.saturating_sub(baseline_reach_n)..(centre + baseline_reach_n + 1).min(lead.len())];
     let baseline = scratch.take(around.iter().step_by(step).copied().filter(|sample| sample.is_finite())).at(0.5);
     let smooth_n = (0.0056 * sampling_frequency_hz) as usize;
-    let mut high = (f32::NEG_INFINITY, centre);
-    let mut low = (f32::INFINITY, centre);
-    let mut take = |idx: usize, deflection: f32| {
-        // An invalid sample compares as neither.
-        if deflection > high.0 {
-            high = (deflection, idx);
-        }
-        if deflection < low.0 {
-            low = (deflection, idx);
-        }
-    };
+    let mut extremes = Extremes { high: (f32::NEG_INFINITY, centre), low: (f32::INFINITY, centre) };
     if first >= smooth_n && last + smooth_n < lead.len() {
         let width_n = 2 * smooth_n + 1;
-        let windows = lead[first - smooth_n..=last + smooth_n].windows(width_n);
         let part = 1.0 / width_n as f32;
-        (first..).zip(windows).for_each(|(idx, samples)| take(idx, samples.iter().sum::<f32>() * part - baseline));
+        // In pieces whose sums can be made side by side.
+        for from in (first..=last).step_by(PIECE_N) {
+            let piece_n = PIECE_N.min(last + 1 - from);
+            let mut sums = [0.0f32; PIECE_N];
+            for samples in lead[from - smooth_n..].windows(piece_n).take(width_n) {
+                sums.iter_mut().zip(samples).for_each(|(sum, sample)| *sum += sample);
+            }
+            (from..).zip(&sums[..piece_n]).for_each(|(idx, sum)| extremes.take(idx, sum * part - baseline));
+        }
     } else {
         for idx in first..=last {
             let samples = &lead[idx.saturating_sub(smooth_n)..(idx + smooth_n + 1).min(lead.len())];
-            take(idx, samples.iter().sum::<f32>() / samples.len() as f32 - baseline);
+            extremes.take(idx, samples.iter().sum::<f32>() / samples.len() as f32 - baseline);
         }
     }
+    let Extremes { high, low } = extremes;
     if high.0 * DOWNWARD_RATIO >= -low.0 { high.1 } else { low.1 }
+}
+
+/// How many smoothed samples are made at a time.
+const PIECE_N: usize = 64;
+
+/// The largest deflections, with their places.
+struct Extremes {
+    high: (f32, usize),
+    low: (f32, usize),
+}
+
+impl Extremes {
+    fn take(&mut self, idx: usize, deflection: f32) {
+        // An invalid sample compares as neither.
+        if deflection > self.high.0 {
+            self.high = (deflection, idx);
+        }
+        if deflection < self.low.0 {
+            self.low = (deflection, idx);
+        }
+    }
 }

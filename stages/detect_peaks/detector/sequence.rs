@@ -11,6 +11,7 @@
 use super::{
     constants::{TUNED, WaveTest},
     energy::Candidate,
+    logarithm::ln,
 };
 
 /// A candidate, with what does not depend on the beats around it.
@@ -28,9 +29,9 @@ pub(super) struct Judged {
 impl Judged {
     /// `likeness`: evidence from the shape. `earlier`: the candidates before, in time order.
     pub(super) fn new(candidate: Candidate, likeness: f32, earlier: &[Self], work_hz: f32) -> Self {
-        let weak = (TUNED.noise_ratio * candidate.noise / candidate.energy).ln().max(0.0);
+        let weak = ln(TUNED.noise_ratio * candidate.noise / candidate.energy).max(0.0);
         let rival = rival(&candidate, earlier, work_hz);
-        let excess = rival.map_or(0.0, |rival| (rival.energy / candidate.energy).ln() + TUNED.rival_margin);
+        let excess = rival.map_or(0.0, |rival| ln(rival.energy / candidate.energy) + TUNED.rival_margin);
         Self {
             prior: likeness - TUNED.noise_weight * weak,
             rival_idx: rival.map(|rival| rival.work_idx),
@@ -75,7 +76,7 @@ impl Surroundings {
     fn evidence(&self, judged: &Judged) -> f32 {
         let candidate = &judged.candidate;
         let scale = self.threshold * (self.level + TUNED.noise_part * candidate.noise);
-        ((candidate.energy / scale).ln() * TUNED.evidence_slope).min(TUNED.evidence_max) + judged.prior
+        (ln(candidate.energy / scale) * TUNED.evidence_slope).min(TUNED.evidence_max) + judged.prior
     }
 
     /// What an RR interval costs.
@@ -83,9 +84,9 @@ impl Surroundings {
         let Some(rr_s) = self.rr_s else { return 0.0 };
         let ratio = interval_s / rr_s;
         if ratio > TUNED.long_ratio {
-            return (TUNED.long_weight * (ratio / TUNED.long_ratio).ln()).min(TUNED.long_max);
+            return (TUNED.long_weight * ln(ratio / TUNED.long_ratio)).min(TUNED.long_max);
         }
-        let missing = |least: f32, value: f32| if value < least { (least / value).ln() } else { 0.0 };
+        let missing = |least: f32, value: f32| if value < least { ln(least / value) } else { 0.0 };
         TUNED.short_weight * missing(TUNED.short_ratio, ratio) + TUNED.hasty_weight * missing(TUNED.hasty_s, interval_s)
     }
 
