@@ -91,7 +91,7 @@ impl Decision {
             minute_peaks: RollingQuantile::new(TUNED.floor_stretch_n),
             beat_shapes: Shapes::default(),
             other_shapes: Shapes::default(),
-            search: Search::default(),
+            search: Search::new(work_hz),
             scratch: Quantiles::default(),
         }
     }
@@ -147,7 +147,7 @@ impl Decision {
             anchor: self.anchor.as_ref(),
             candidates: &self.judged[self.settled_n..],
             end_idx,
-            work_hz: self.work_hz,
+            step_s: 1.0 / self.work_hz,
         };
         let (search, path) = (&mut self.search, &mut self.path);
         if self.recent.len() + path.len() < FEW_BEAT_N {

@@ -18,6 +18,8 @@ use super::{
 #[derive(Clone, Debug)]
 pub(super) struct Judged {
     pub(super) candidate: Candidate,
+    /// Logarithm of its energy.
+    log_energy: f32,
     /// Evidence from noise and shape.
     prior: f32,
     /// Where the strongest candidate shortly before is, if there is one.
@@ -29,30 +31,33 @@ pub(super) struct Judged {
 impl Judged {
     /// `likeness`: evidence from the shape. `earlier`: the candidates before, in time order.
     pub(super) fn new(candidate: Candidate, likeness: f32, earlier: &[Self], work_hz: f32) -> Self {
-        let weak = ln(TUNED.noise_ratio * candidate.noise / candidate.energy).max(0.0);
+        let log_energy = ln(candidate.energy);
+        let weak = (ln(TUNED.noise_ratio * candidate.noise) - log_energy).max(0.0);
         let rival = rival(&candidate, earlier, work_hz);
-        let excess = rival.map_or(0.0, |rival| ln(rival.energy / candidate.energy) + TUNED.rival_margin);
+        let excess = rival.map_or(0.0, |rival| rival.log_energy - log_energy + TUNED.rival_margin);
         Self {
             prior: likeness - TUNED.noise_weight * weak,
-            rival_idx: rival.map(|rival| rival.work_idx),
+            rival_idx: rival.map(|rival| rival.candidate.work_idx),
             rival_cost: TUNED.rival_weight * excess.max(0.0),
+            log_energy,
             candidate,
         }
     }
 }
 
 /// The strongest candidate shortly before: stepping over it must be worth it.
-fn rival<'a>(here: &Candidate, earlier: &'a [Judged], work_hz: f32) -> Option<&'a Candidate> {
+fn rival<'a>(here: &Candidate, earlier: &'a [Judged], work_hz: f32) -> Option<&'a Judged> {
     /// Closer maxima belong to the same deflection.
     const SAME_DEFLECTION_S: f32 = 0.09;
-    let mut rival: Option<&Candidate> = None;
-    for Judged { candidate, .. } in earlier.iter().rev() {
-        let distance_s = (here.work_idx - candidate.work_idx) as f32 / work_hz;
+    let mut rival: Option<&Judged> = None;
+    for judged in earlier.iter().rev() {
+        let distance_s = (here.work_idx - judged.candidate.work_idx) as f32 / work_hz;
         if distance_s > TUNED.rival_s {
             break;
         }
-        if distance_s > SAME_DEFLECTION_S && rival.is_none_or(|rival| candidate.energy > rival.energy) {
-            rival = Some(candidate);
+        let energy = judged.candidate.energy;
+        if distance_s > SAME_DEFLECTION_S && rival.is_none_or(|rival| energy > rival.candidate.energy) {
+            rival = Some(judged);
         }
     }
     rival
@@ -71,55 +76,67 @@ pub(super) struct Surroundings {
     pub(super) refractory_s: f32,
 }
 
-impl Surroundings {
-    /// For (positive) or against (negative) a beat.
-    fn evidence(&self, judged: &Judged) -> f32 {
-        let candidate = &judged.candidate;
-        let scale = self.threshold * (self.level + TUNED.noise_part * candidate.noise);
-        (ln(candidate.energy / scale) * TUNED.evidence_slope).min(TUNED.evidence_max) + judged.prior
-    }
+/// What follows from the surroundings for every candidate and step of one search.
+///
+/// Steps are many and short to judge, so that it is written without branches, and with logarithms made before.
+struct Costs {
+    around: Surroundings,
+    /// Logarithms of intervals: what is longer costs as too long, what is shorter as too short or too hasty.
+    log_long: f32,
+    log_short: f32,
+    log_hasty: f32,
+}
 
-    /// What an RR interval costs.
-    fn rhythm_cost(&self, interval_s: f32) -> f32 {
-        let Some(rr_s) = self.rr_s else { return 0.0 };
-        let ratio = interval_s / rr_s;
-        if ratio > TUNED.long_ratio {
-            return (TUNED.long_weight * ln(ratio / TUNED.long_ratio)).min(TUNED.long_max);
+impl Costs {
+    fn new(around: &Surroundings) -> Self {
+        let known = |interval_s: f32, otherwise: f32| if around.rr_s.is_some() { ln(interval_s) } else { otherwise };
+        let rr_s = around.rr_s.unwrap_or(0.0);
+        Self {
+            around: *around,
+            log_long: known(TUNED.long_ratio * rr_s, f32::INFINITY),
+            log_short: known(TUNED.short_ratio * rr_s, f32::NEG_INFINITY),
+            log_hasty: known(TUNED.hasty_s, f32::NEG_INFINITY),
         }
-        let missing = |least: f32, value: f32| if value < least { ln(least / value) } else { 0.0 };
-        TUNED.short_weight * missing(TUNED.short_ratio, ratio) + TUNED.hasty_weight * missing(TUNED.hasty_s, interval_s)
     }
 
-    /// Whether a still longer interval costs no less.
-    fn is_long(&self, interval_s: f32) -> bool {
-        self.rr_s.is_some_and(|rr_s| interval_s > TUNED.long_ratio * rr_s)
+    /// Logarithm of the energy that speaks neither for nor against a beat where there is so much noise.
+    fn log_scale(&self, noise: f32) -> f32 {
+        ln(self.around.threshold * (self.around.level + TUNED.noise_part * noise))
+    }
+
+    /// What it costs that an RR interval is long; it is given by its logarithm.
+    fn long_cost(&self, log_interval: f32) -> f32 {
+        (TUNED.long_weight * (log_interval - self.log_long).max(0.0)).min(TUNED.long_max)
+    }
+
+    /// What it costs that it is short.
+    fn short_cost(&self, log_interval: f32) -> f32 {
+        TUNED.short_weight * (self.log_short - log_interval).max(0.0)
+            + TUNED.hasty_weight * (self.log_hasty - log_interval).max(0.0)
     }
 
     /// What it costs that there is no beat for so long at an end. Half an interval is missing there.
     fn end_cost(&self, interval_s: f32) -> f32 {
-        match self.rr_s {
-            Some(rr_s) if interval_s > rr_s => self.rhythm_cost(interval_s + 0.5 * rr_s),
+        match self.around.rr_s {
+            Some(rr_s) if interval_s > rr_s => self.long_cost(ln(interval_s + 0.5 * rr_s)),
             _ => 0.0,
         }
     }
 
-    /// What it costs to go from one beat to the next.
-    fn step_cost(&self, from: &Candidate, to: &Judged, interval_s: f32, rhythm_cost: f32) -> f32 {
+    /// What it costs that one of two beats may be a wave of the other one, and that one may be stepped over.
+    fn wave_cost(&self, from: &Candidate, to: &Judged, interval_s: f32) -> f32 {
         let log_ratio = to.candidate.log_sharp_energy - from.log_sharp_energy;
-        let wave_cost =
-            wave_cost(&TUNED.t_wave, interval_s, -log_ratio) + wave_cost(&TUNED.p_wave, interval_s, log_ratio);
         let skips_rival = to.rival_idx.is_some_and(|rival_idx| from.work_idx < rival_idx);
-        rhythm_cost + wave_cost + if skips_rival { to.rival_cost } else { 0.0 }
+        wave_cost(&TUNED.t_wave, interval_s, -log_ratio)
+            + wave_cost(&TUNED.p_wave, interval_s, log_ratio)
+            + if skips_rival { to.rival_cost } else { 0.0 }
     }
 }
 
 /// What it costs that the weaker one of two beats may be a wave of the stronger one; `log_ratio` is the logarithm of how
 /// much stronger that is.
 fn wave_cost(test: &WaveTest, interval_s: f32, log_ratio: f32) -> f32 {
-    if interval_s >= test.within_s {
-        return 0.0;
-    }
-    let part = ((test.within_s - interval_s) / test.ramp_s).min(1.0);
+    let part = ((test.within_s - interval_s) * (1.0 / test.ramp_s)).clamp(0.0, 1.0);
     test.weight * (log_ratio + test.log_ratio).max(0.0) * part
 }
 
@@ -132,24 +149,41 @@ pub(super) struct Open<'a> {
     pub(super) candidates: &'a [Judged],
     /// Where the stretch ends, in working samples.
     pub(super) end_idx: i64,
-    pub(super) work_hz: f32,
+    /// The time of a working sample.
+    pub(super) step_s: f32,
 }
 
 impl Open<'_> {
     fn seconds(&self, from_idx: i64, to_idx: i64) -> f32 {
-        (to_idx - from_idx) as f32 / self.work_hz
+        (to_idx - from_idx) as f32 * self.step_s
     }
 }
 
 /// What [`best_sequence`] works on, kept between calls.
-#[derive(Default)]
 pub(super) struct Search {
-    /// The best total of a sequence that ends at each candidate.
-    totals: Vec<f32>,
-    /// The beat before it in that sequence.
-    before: Vec<Option<usize>>,
-    /// The largest total up to and including each candidate.
-    largest: Vec<f32>,
+    /// Logarithms of intervals in s, by their number of working samples.
+    log_intervals: Vec<f32>,
+    nodes: Vec<Node>,
+}
+
+/// A candidate in the search.
+struct Node {
+    /// The best total of a sequence that ends here.
+    total: f32,
+    /// The largest total up to here.
+    largest: f32,
+    /// The beat before it in the sequence that ends here.
+    before: Option<usize>,
+}
+
+impl Search {
+    pub(super) fn new(work_hz: f32) -> Self {
+        /// At no rhythm does a longer interval cost more: 2 s times `long_ratio` and what takes the cost to `long_max`.
+        const LONGEST_S: f32 = 5.0;
+        let interval_n = (LONGEST_S * work_hz).ceil() as usize;
+        let log_intervals = (0..=interval_n).map(|samples| ln(samples as f32 / work_hz)).collect();
+        Self { log_intervals, nodes: Vec::new() }
+    }
 }
 
 /// The sequence of open candidates with the largest sum of evidence less costs, as indices in ascending order.
@@ -158,57 +192,67 @@ pub(super) struct Search {
 /// ends as soon as the best total so far, less what the gap costs already, is no gain: the result is exact, and the
 /// usual candidate looks at a few predecessors only.
 pub(super) fn best_sequence(open: &Open<'_>, around: &Surroundings, search: &mut Search, beats: &mut Vec<usize>) {
-    let Search { totals, before, largest } = search;
-    totals.clear();
-    before.clear();
-    largest.clear();
-    for (idx, here) in open.candidates.iter().enumerate() {
+    let Search { log_intervals, nodes } = search;
+    let log_interval = |from_idx: i64, to_idx: i64| log_intervals[(log_intervals.len() - 1).min((to_idx - from_idx) as usize)];
+    let costs = Costs::new(around);
+    // Candidates of one hop have the same.
+    let (mut noise, mut log_scale) = (0.0, costs.log_scale(0.0));
+    nodes.clear();
+    for here in open.candidates {
         let here_idx = here.candidate.work_idx;
         let mut best = match open.anchor {
             Some(anchor) => {
-                let interval_s = open.seconds(anchor.candidate.work_idx, here_idx);
-                let cost = around.step_cost(&anchor.candidate, here, interval_s, around.rhythm_cost(interval_s));
+                let anchor_idx = anchor.candidate.work_idx;
+                let interval_s = open.seconds(anchor_idx, here_idx);
+                let log_interval = log_interval(anchor_idx, here_idx);
+                let cost = costs.long_cost(log_interval)
+                    + costs.short_cost(log_interval)
+                    + costs.wave_cost(&anchor.candidate, here, interval_s);
                 if interval_s < around.refractory_s { f32::NEG_INFINITY } else { -cost }
             }
-            None => -around.end_cost(open.seconds(0, here_idx)) - here.rival_cost,
+            None => -costs.end_cost(open.seconds(0, here_idx)) - here.rival_cost,
         };
-        let mut best_before = None;
-        for previous in (0..idx).rev() {
-            let there = &open.candidates[previous].candidate;
+        let mut before = None;
+        for (previous, (node, there)) in nodes.iter().zip(open.candidates).enumerate().rev() {
+            let there = &there.candidate;
             let interval_s = open.seconds(there.work_idx, here_idx);
             if interval_s < around.refractory_s {
                 continue;
             }
-            let rhythm_cost = around.rhythm_cost(interval_s);
-            let growing_cost = if around.is_long(interval_s) { rhythm_cost } else { 0.0 };
-            if largest[previous] - growing_cost <= best {
+            let log_interval = log_interval(there.work_idx, here_idx);
+            let long_cost = costs.long_cost(log_interval);
+            if node.largest - long_cost <= best {
                 break;
             }
-            let total = totals[previous] - around.step_cost(there, here, interval_s, rhythm_cost);
-            if total > best {
-                (best, best_before) = (total, Some(previous));
+            let cost = long_cost + costs.short_cost(log_interval) + costs.wave_cost(there, here, interval_s);
+            if node.total - cost > best {
+                (best, before) = (node.total - cost, Some(previous));
             }
         }
-        let total = best + around.evidence(here);
-        totals.push(total);
-        before.push(best_before);
-        largest.push(largest.last().map_or(total, |&so_far: &f32| so_far.max(total)));
+        if here.candidate.noise != noise {
+            noise = here.candidate.noise;
+            log_scale = costs.log_scale(noise);
+        }
+        let evidence = ((here.log_energy - log_scale) * TUNED.evidence_slope).min(TUNED.evidence_max) + here.prior;
+        let total = best + evidence;
+        let largest = nodes.last().map_or(total, |node: &Node| node.largest.max(total));
+        nodes.push(Node { total, largest, before });
     }
 
     // No beat at all is a sequence as well, where there is one before.
-    let nothing = open.anchor.map(|anchor| -around.end_cost(open.seconds(anchor.candidate.work_idx, open.end_idx)));
+    let nothing = open.anchor.map(|anchor| -costs.end_cost(open.seconds(anchor.candidate.work_idx, open.end_idx)));
     let mut best = nothing.unwrap_or(f32::NEG_INFINITY);
     let mut last = None;
-    for (idx, judged) in open.candidates.iter().enumerate().rev() {
-        let total = totals[idx] - around.end_cost(open.seconds(judged.candidate.work_idx, open.end_idx));
+    for (idx, (node, judged)) in nodes.iter().zip(open.candidates).enumerate().rev() {
+        let total = node.total - costs.end_cost(open.seconds(judged.candidate.work_idx, open.end_idx));
         if total > best {
             (best, last) = (total, Some(idx));
         }
-        if largest[idx] <= best {
+        if node.largest <= best {
             break;
         }
     }
     beats.clear();
-    beats.extend(std::iter::successors(last, |&idx| before[idx]));
+    beats.extend(std::iter::successors(last, |&idx| nodes[idx].before));
     beats.reverse();
 }
