@@ -267,40 +267,28 @@ impl Energy {
 
     /// All local maxima of the energy between `found_idx` and where energies end.
     fn find(&mut self, candidates: &mut Vec<Candidate>) {
-        let reach_n = self.reach_n();
+        /// So many samples at a time: most pieces have no maximum, which is seen side by side.
+        const PIECE_N: usize = 8;
         let margin_n = self.margin_n();
         let end_idx = self.first_idx + self.total.len() as i64 - margin_n as i64;
         let total = &self.total;
         let [before, newest] = self.stretches;
         let noise = 0.5 * (before.median + newest.median);
         let least = TUNED.candidate_part * before.peak.max(newest.peak);
-        let edge_n = ((TUNED.edge_s * self.work_hz).ceil() as i64).max(1);
-        let from_idx = self.found_idx.max(1);
-        let from = (from_idx - self.first_idx) as usize;
-        let until_n = (end_idx - from_idx).max(0) as usize;
-        let around = total[from - 1..].array_windows().take(until_n);
-        for (idx, &[before, here, after]) in (from..).zip(around) {
-            // Written so that the usual sample costs one branch.
-            if (here < least) | (here <= before) | (here < after) {
-                continue;
+        let is_maximum = |before: f32, here: f32, after: f32| (here >= least) & (here > before) & (here >= after);
+        let from = (self.found_idx.max(1) - self.first_idx) as usize;
+        let to = total.len().saturating_sub(margin_n).max(from);
+        let (pieces, rest) = total[from..to].as_chunks::<PIECE_N>();
+        for (start, piece) in (from..).step_by(PIECE_N).zip(pieces) {
+            let (before, after) = (&total[start - 1..][..PIECE_N], &total[start + 1..][..PIECE_N]);
+            let any = (0..PIECE_N).fold(false, |any, idx| any | is_maximum(before[idx], piece[idx], after[idx]));
+            if any {
+                let maxima = (0..PIECE_N).filter(|&idx| is_maximum(before[idx], piece[idx], after[idx]));
+                candidates.extend(maxima.filter_map(|idx| self.candidate(start + idx, noise)));
             }
-            let work_idx = self.first_idx + idx as i64;
-            if total[idx.saturating_sub(reach_n)..=idx + reach_n].iter().any(|&e| e > here) {
-                continue;
-            }
-            if self.leads.iter().all(|lead| lead.is_gap(work_idx, edge_n)) {
-                continue;
-            }
-            let wide = (here - self.narrow[idx]) / TUNED.wide_part;
-            let sharpness = self.narrow[idx] / (self.narrow[idx] + wide);
-            candidates.push(Candidate {
-                work_idx,
-                energy: here,
-                log_sharp_energy: ln(here) + TUNED.sharpness_power * ln(sharpness),
-                noise,
-                shape: self.shape(work_idx),
-            });
         }
+        let maxima = (to - rest.len()..to).filter(|&idx| is_maximum(total[idx - 1], total[idx], total[idx + 1]));
+        candidates.extend(maxima.filter_map(|idx| self.candidate(idx, noise)));
         self.found_idx = self.found_idx.max(end_idx);
         // What later maxima are compared with stays.
         let keep_n = 2 * margin_n + 2;
@@ -310,6 +298,21 @@ impl Energy {
             self.narrow.drain(..drop_n);
             self.first_idx += drop_n as i64;
         }
+    }
+
+    /// The candidate at a local maximum of the energy, if it is the largest around and not in a gap of all leads.
+    fn candidate(&self, idx: usize, noise: f32) -> Option<Candidate> {
+        let (reach_n, energy, narrow) = (self.reach_n(), self.total[idx], self.narrow[idx]);
+        let work_idx = self.first_idx + idx as i64;
+        let edge_n = ((TUNED.edge_s * self.work_hz).ceil() as i64).max(1);
+        let around = &self.total[idx.saturating_sub(reach_n)..=idx + reach_n];
+        if around.iter().any(|&other| other > energy) || self.leads.iter().all(|lead| lead.is_gap(work_idx, edge_n)) {
+            return None;
+        }
+        let wide = (energy - narrow) / TUNED.wide_part;
+        let sharpness = narrow / (narrow + wide);
+        let log_sharp_energy = ln(energy) + TUNED.sharpness_power * ln(sharpness);
+        Some(Candidate { work_idx, energy, log_sharp_energy, noise, shape: self.shape(work_idx) })
     }
 
     /// The samples around a candidate, of all leads in proportion to what they count, less their mean.
@@ -412,18 +415,20 @@ impl Lead {
     /// Samples, `FACTOR` of which make one working sample.
     fn extend<const FACTOR: usize>(&mut self, samples: &[f32]) {
         /// So many working samples at a time.
-        const PIECE_N: usize = 32;
+        const PIECE_N: usize = 24;
         let (whole, rest) = samples.as_chunks::<FACTOR>();
-        for piece in whole.chunks(PIECE_N) {
-            let sum = |samples: &[f32; FACTOR]| samples.iter().sum::<f32>();
-            let all_valid = |piece: &[[f32; FACTOR]]| piece.iter().fold(true, |all, s| all & (sum(s).abs() < MAX_MV));
+        let mut pieces = whole.chunks_exact(PIECE_N);
+        for piece in &mut pieces {
+            let mut sums = [0.0f32; PIECE_N];
+            sums.iter_mut().zip(piece).for_each(|(to, samples)| *to = samples.iter().sum());
             // Almost always.
-            if self.invalid_n == 0 && all_valid(piece) {
-                self.work.extend(piece.iter().map(|samples| sum(samples) / FACTOR as f32));
+            if self.invalid_n == 0 && sums.iter().fold(true, |valid, sum| valid & (sum.abs() < MAX_MV)) {
+                self.work.extend_from_slice(&sums.map(|sum| sum / FACTOR as f32));
             } else {
                 piece.iter().for_each(|samples| self.push(mean(samples)));
             }
         }
+        pieces.remainder().iter().for_each(|samples| self.push(mean(samples)));
         if !rest.is_empty() {
             self.push(mean(rest));
         }

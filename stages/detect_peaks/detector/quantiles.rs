@@ -34,7 +34,7 @@ impl Quantiles {
     /// The key with `idx` others before it: the largest one with at most so many below. More comparisons than sorting
     /// takes, but none that the processor must guess, and several at a time.
     fn counted(&mut self, idx: usize) -> i32 {
-        const LANE_N: usize = 8;
+        const LANE_N: usize = 16;
         let key_n = self.keys.len();
         // Padding: below no key, so that it is never counted, and never the largest of those with few below.
         self.keys.resize(key_n.next_multiple_of(LANE_N), i32::MAX);

@@ -88,7 +88,8 @@ fn largest_deflection(
             for samples in lead[from - smooth_n..].windows(piece_n).take(width_n) {
                 sums.iter_mut().zip(samples).for_each(|(sum, sample)| *sum += sample);
             }
-            (from..).zip(&sums[..piece_n]).for_each(|(idx, sum)| extremes.take(idx, sum * part - baseline));
+            sums.iter_mut().for_each(|sum| *sum = *sum * part - baseline);
+            extremes.take_all(from, &sums[..piece_n]);
         }
     } else {
         for idx in first..=last {
@@ -117,6 +118,27 @@ impl Extremes {
         }
         if deflection < self.low.0 {
             self.low = (deflection, idx);
+        }
+    }
+
+    /// As [`Self::take`] one after the other, but first sees how large they get, several at a time.
+    fn take_all(&mut self, from: usize, deflections: &[f32]) {
+        let larger = |a: f32, b: f32| if b > a { b } else { a };
+        let smaller = |a: f32, b: f32| if b < a { b } else { a };
+        let (chunks, rest) = deflections.as_chunks::<4>();
+        let (mut high, mut low) = ([self.high.0; 4], [self.low.0; 4]);
+        for chunk in chunks {
+            high.iter_mut().zip(chunk).for_each(|(high, &deflection)| *high = larger(*high, deflection));
+            low.iter_mut().zip(chunk).for_each(|(low, &deflection)| *low = smaller(*low, deflection));
+        }
+        let high = high.iter().chain(rest).copied().fold(self.high.0, larger);
+        let low = low.iter().chain(rest).copied().fold(self.low.0, smaller);
+        let first = |wanted: f32| deflections.iter().position(|&deflection| deflection == wanted);
+        if high > self.high.0 {
+            self.high = (high, from + first(high).unwrap_or(0));
+        }
+        if low < self.low.0 {
+            self.low = (low, from + first(low).unwrap_or(0));
         }
     }
 }
