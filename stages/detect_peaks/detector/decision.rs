@@ -51,7 +51,9 @@ pub(super) struct Decision {
     beat_shapes: Shapes,
     other_shapes: Shapes,
     search: Search,
-    scratch: Quantiles,
+    /// For the level and for the RR interval.
+    energies: Quantiles,
+    intervals: Quantiles,
 }
 
 /// What of a beat is needed later.
@@ -92,7 +94,8 @@ impl Decision {
             beat_shapes: Shapes::default(),
             other_shapes: Shapes::default(),
             search: Search::new(work_hz),
-            scratch: Quantiles::default(),
+            energies: Quantiles::default(),
+            intervals: Quantiles::default(),
         }
     }
 
@@ -168,11 +171,11 @@ impl Decision {
                 before.chain(path.iter().take(after_n).map(|&idx| Beat::of(&open.candidates[idx])))
             };
             let energies = local(TUNED.level_before_n, TUNED.level_after_n).map(|beat| beat.energy);
-            let level = self.scratch.take(energies).at(TUNED.level_quantile);
+            let level = self.energies.take(energies).at(TUNED.level_quantile);
             let mut times = local(TUNED.rr_before_n, TUNED.rr_after_n).map(|beat| beat.work_idx);
             let mut last = times.next().unwrap_or(0);
             let intervals = times.map(|time| (time - std::mem::replace(&mut last, time)) as f32 / self.work_hz);
-            let rr_s = self.scratch.take(intervals).at(0.5);
+            let rr_s = self.intervals.take(intervals).at(0.5);
             let around = Surroundings {
                 level: level.min(TUNED.level_guard * levels.here).max(levels.floor),
                 threshold: self.threshold,

@@ -341,7 +341,7 @@ fn stretch(total: &[f32], scratch: &mut Quantiles) -> Stretch {
         peaks.iter_mut().zip(chunk).for_each(|(peak, &energy)| *peak = larger(*peak, energy));
     }
     let peak = peaks.iter().chain(rest).copied().fold(0.0, larger);
-    Stretch { peak, median: scratch.take(total.iter().step_by(3).copied()).at(0.5) }
+    Stretch { peak, median: scratch.take(total.as_chunks::<3>().0.iter().map(|chunk| chunk[0])).at(0.5) }
 }
 
 /// Mean of the valid samples; NaN if more than half of them are invalid.

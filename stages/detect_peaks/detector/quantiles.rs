@@ -34,25 +34,26 @@ impl Quantiles {
     /// The key with `idx` others before it: the largest one with at most so many below. More comparisons than sorting
     /// takes, but none that the processor must guess, and several at a time.
     fn counted(&mut self, idx: usize) -> i32 {
-        const LANE_N: usize = 16;
+        const LANE_N: usize = 8;
         let key_n = self.keys.len();
-        // Padding: below no key, so that it is never counted, and never the largest of those with few below.
+        // Padding is below no key, so that it is never counted.
         self.keys.resize(key_n.next_multiple_of(LANE_N), i32::MAX);
-        let mut best = [i32::MIN; LANE_N];
-        for keys in self.keys.as_chunks::<LANE_N>().0 {
+        let mut best = i32::MIN;
+        for &key in &self.keys[..key_n] {
             let mut below_n = [0i32; LANE_N];
-            for &other in &self.keys[..key_n] {
-                for lane in 0..LANE_N {
-                    below_n[lane] += i32::from(other < keys[lane]);
-                }
+            for others in self.keys.as_chunks::<LANE_N>().0 {
+                below_n.iter_mut().zip(others).for_each(|(below_n, &other)| *below_n += i32::from(other < key));
             }
-            for lane in 0..LANE_N {
-                let here = if below_n[lane] <= idx as i32 { keys[lane] } else { i32::MIN };
-                best[lane] = best[lane].max(here);
+            let below_n = below_n.iter().sum::<i32>() as usize;
+            if below_n == idx {
+                best = key;
+                break;
             }
+            // Of equal ones, none may have as many below.
+            best = best.max(if below_n < idx { key } else { i32::MIN });
         }
         self.keys.truncate(key_n);
-        best.into_iter().fold(i32::MIN, i32::max)
+        best
     }
 }
 

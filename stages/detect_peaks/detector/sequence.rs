@@ -106,13 +106,13 @@ impl Costs {
 
     /// What it costs that an RR interval is long; it is given by its logarithm.
     fn long_cost(&self, log_interval: f32) -> f32 {
-        (TUNED.long_weight * (log_interval - self.log_long).max(0.0)).min(TUNED.long_max)
+        least(TUNED.long_weight * positive(log_interval - self.log_long), TUNED.long_max)
     }
 
     /// What it costs that it is short.
     fn short_cost(&self, log_interval: f32) -> f32 {
-        TUNED.short_weight * (self.log_short - log_interval).max(0.0)
-            + TUNED.hasty_weight * (self.log_hasty - log_interval).max(0.0)
+        TUNED.short_weight * positive(self.log_short - log_interval)
+            + TUNED.hasty_weight * positive(self.log_hasty - log_interval)
     }
 
     /// What it costs that there is no beat for so long at an end. Half an interval is missing there.
@@ -136,8 +136,18 @@ impl Costs {
 /// What it costs that the weaker one of two beats may be a wave of the stronger one; `log_ratio` is the logarithm of how
 /// much stronger that is.
 fn wave_cost(test: &WaveTest, interval_s: f32, log_ratio: f32) -> f32 {
-    let part = ((test.within_s - interval_s) * (1.0 / test.ramp_s)).clamp(0.0, 1.0);
-    test.weight * (log_ratio + test.log_ratio).max(0.0) * part
+    let part = least(positive((test.within_s - interval_s) * (1.0 / test.ramp_s)), 1.0);
+    test.weight * positive(log_ratio + test.log_ratio) * part
+}
+
+/// The larger one of a number and zero; one instruction, which `f32::max` with its care for NaN is not.
+fn positive(value: f32) -> f32 {
+    if value > 0.0 { value } else { 0.0 }
+}
+
+/// The smaller one, likewise.
+fn least(value: f32, limit: f32) -> f32 {
+    if value < limit { value } else { limit }
 }
 
 /// The stretch to decide on.
@@ -172,8 +182,8 @@ struct Node {
     total: f32,
     /// The largest total up to here.
     largest: f32,
-    /// The beat before it in the sequence that ends here.
-    before: Option<usize>,
+    /// The beat before it in the sequence that ends here; past the last candidate if there is none.
+    before: usize,
 }
 
 impl Search {
@@ -212,7 +222,7 @@ pub(super) fn best_sequence(open: &Open<'_>, around: &Surroundings, search: &mut
             }
             None => -costs.end_cost(open.seconds(0, here_idx)) - here.rival_cost,
         };
-        let mut before = None;
+        let mut before = usize::MAX;
         for (previous, (node, there)) in nodes.iter().zip(open.candidates).enumerate().rev() {
             let there = &there.candidate;
             let interval_s = open.seconds(there.work_idx, here_idx);
@@ -225,15 +235,14 @@ pub(super) fn best_sequence(open: &Open<'_>, around: &Surroundings, search: &mut
                 break;
             }
             let cost = long_cost + costs.short_cost(log_interval) + costs.wave_cost(there, here, interval_s);
-            if node.total - cost > best {
-                (best, before) = (node.total - cost, Some(previous));
-            }
+            let total = node.total - cost;
+            (best, before) = if total > best { (total, previous) } else { (best, before) };
         }
         if here.candidate.noise != noise {
             noise = here.candidate.noise;
             log_scale = costs.log_scale(noise);
         }
-        let evidence = ((here.log_energy - log_scale) * TUNED.evidence_slope).min(TUNED.evidence_max) + here.prior;
+        let evidence = least((here.log_energy - log_scale) * TUNED.evidence_slope, TUNED.evidence_max) + here.prior;
         let total = best + evidence;
         let largest = nodes.last().map_or(total, |node: &Node| node.largest.max(total));
         nodes.push(Node { total, largest, before });
@@ -253,6 +262,6 @@ pub(super) fn best_sequence(open: &Open<'_>, around: &Surroundings, search: &mut
         }
     }
     beats.clear();
-    beats.extend(std::iter::successors(last, |&idx| nodes[idx].before));
+    beats.extend(std::iter::successors(last, |&idx| Some(nodes[idx].before).filter(|&before| before < nodes.len())));
     beats.reverse();
 }
