@@ -592,10 +592,10 @@ impl Filters {
         let mut narrow_even = middle.map(|samples| samples * self.middle[0]);
         let mut wide_even = middle.map(|samples| samples * self.middle[1]);
         let (mut narrow_odd, mut wide_odd) = ([Four::of(0.0); FOUR_N], [Four::of(0.0); FOUR_N]);
-        let mut after = padded[half_n + 1..].array_windows::<BLOCK_N>();
-        let mut before = padded[..half_n - 1 + BLOCK_N].array_windows::<BLOCK_N>().rev();
-        for ((weights, after), before) in self.shared.iter().zip(&mut after).zip(&mut before) {
-            let (after, before) = (Four::some(after), Four::some(before));
+        // From the middle outwards.
+        let block = |from: usize| Four::some(padded[from..].first_chunk().expect("a block"));
+        for (out_n, weights) in (1..).zip(&self.shared) {
+            let (after, before) = (block(half_n + out_n), block(half_n - out_n));
             for idx in 0..FOUR_N {
                 let (sum, difference) = (after[idx] + before[idx], after[idx] - before[idx]);
                 narrow_even[idx] = narrow_even[idx] + sum * weights[0];
@@ -604,8 +604,8 @@ impl Filters {
                 wide_odd[idx] = wide_odd[idx] + difference * weights[3];
             }
         }
-        for ((weights, after), before) in self.farther.iter().zip(after).zip(before) {
-            let (after, before) = (Four::some(after), Four::some(before));
+        for (out_n, weights) in (self.shared.len() + 1..).zip(&self.farther) {
+            let (after, before) = (block(half_n + out_n), block(half_n - out_n));
             for idx in 0..FOUR_N {
                 wide_even[idx] = wide_even[idx] + (after[idx] + before[idx]) * weights[0];
                 wide_odd[idx] = wide_odd[idx] + (after[idx] - before[idx]) * weights[1];
