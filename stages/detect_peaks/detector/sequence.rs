@@ -178,11 +178,12 @@ pub(super) struct Search {
 
 /// A candidate in the search.
 struct Node {
+    candidate_idx: usize,
     /// The best total of a sequence that ends here.
     total: f32,
     /// The largest total up to here.
     largest: f32,
-    /// The beat before it in the sequence that ends here; past the last candidate if there is none.
+    /// The beat before it in the sequence that ends here; past the last node if there is none.
     before: usize,
 }
 
@@ -199,16 +200,25 @@ impl Search {
 /// The sequence of open candidates with the largest sum of evidence less costs, as indices in ascending order.
 ///
 /// Predecessors are looked for backwards. Costs are never negative and do not fall as a gap grows, so that the search
-/// ends as soon as the best total so far, less what the gap costs already, is no gain: the result is exact, and the
-/// usual candidate looks at a few predecessors only.
+/// ends as soon as the best total so far, less what the gap costs already, is no gain, and what can be no beat is left
+/// out: the result is exact, and the usual candidate looks at a few predecessors only.
 pub(super) fn best_sequence(open: &Open<'_>, around: &Surroundings, search: &mut Search, beats: &mut Vec<usize>) {
     let Search { log_intervals, nodes } = search;
     let log_interval = |from_idx: i64, to_idx: i64| log_intervals[(log_intervals.len() - 1).min((to_idx - from_idx) as usize)];
     let costs = Costs::new(around);
     // Candidates of one hop have the same.
     let (mut noise, mut log_scale) = (0.0, costs.log_scale(0.0));
+    let least_evidence = least_evidence(open, around);
     nodes.clear();
-    for here in open.candidates {
+    for (candidate_idx, here) in open.candidates.iter().enumerate() {
+        if here.candidate.noise != noise {
+            noise = here.candidate.noise;
+            log_scale = costs.log_scale(noise);
+        }
+        let evidence = least((here.log_energy - log_scale) * TUNED.evidence_slope, TUNED.evidence_max) + here.prior;
+        if evidence < least_evidence {
+            continue;
+        }
         let here_idx = here.candidate.work_idx;
         let mut best = match open.anchor {
             Some(anchor) => {
@@ -223,8 +233,8 @@ pub(super) fn best_sequence(open: &Open<'_>, around: &Surroundings, search: &mut
             None => -costs.end_cost(open.seconds(0, here_idx)) - here.rival_cost,
         };
         let mut before = usize::MAX;
-        for (previous, (node, there)) in nodes.iter().zip(open.candidates).enumerate().rev() {
-            let there = &there.candidate;
+        for (previous, node) in nodes.iter().enumerate().rev() {
+            let there = &open.candidates[node.candidate_idx].candidate;
             let interval_s = open.seconds(there.work_idx, here_idx);
             if interval_s < around.refractory_s {
                 continue;
@@ -238,22 +248,18 @@ pub(super) fn best_sequence(open: &Open<'_>, around: &Surroundings, search: &mut
             let total = node.total - cost;
             (best, before) = if total > best { (total, previous) } else { (best, before) };
         }
-        if here.candidate.noise != noise {
-            noise = here.candidate.noise;
-            log_scale = costs.log_scale(noise);
-        }
-        let evidence = least((here.log_energy - log_scale) * TUNED.evidence_slope, TUNED.evidence_max) + here.prior;
         let total = best + evidence;
         let largest = nodes.last().map_or(total, |node: &Node| node.largest.max(total));
-        nodes.push(Node { total, largest, before });
+        nodes.push(Node { candidate_idx, total, largest, before });
     }
 
     // No beat at all is a sequence as well, where there is one before.
     let nothing = open.anchor.map(|anchor| -costs.end_cost(open.seconds(anchor.candidate.work_idx, open.end_idx)));
     let mut best = nothing.unwrap_or(f32::NEG_INFINITY);
     let mut last = None;
-    for (idx, (node, judged)) in nodes.iter().zip(open.candidates).enumerate().rev() {
-        let total = node.total - costs.end_cost(open.seconds(judged.candidate.work_idx, open.end_idx));
+    for (idx, node) in nodes.iter().enumerate().rev() {
+        let work_idx = open.candidates[node.candidate_idx].candidate.work_idx;
+        let total = node.total - costs.end_cost(open.seconds(work_idx, open.end_idx));
         if total > best {
             (best, last) = (total, Some(idx));
         }
@@ -262,6 +268,20 @@ pub(super) fn best_sequence(open: &Open<'_>, around: &Surroundings, search: &mut
         }
     }
     beats.clear();
-    beats.extend(std::iter::successors(last, |&idx| Some(nodes[idx].before).filter(|&before| before < nodes.len())));
+    let path = std::iter::successors(last, |&idx| Some(nodes[idx].before).filter(|&before| before < nodes.len()));
+    beats.extend(path.map(|idx| nodes[idx].candidate_idx));
     beats.reverse();
+}
+
+/// A candidate with less evidence is in no best sequence: to leave it out saves more than it costs.
+///
+/// It costs at most that one gap more is long and one rival more is stepped over. Beats near enough for a cost between
+/// waves have no room for another one between them, unless the refractory period is set shorter.
+fn least_evidence(open: &Open<'_>, around: &Surroundings) -> f32 {
+    let has_room = 2.0 * around.refractory_s < TUNED.t_wave.within_s.max(TUNED.p_wave.within_s);
+    // Without an anchor, a sequence has at least one beat.
+    if has_room || open.anchor.is_none() {
+        return f32::NEG_INFINITY;
+    }
+    -TUNED.long_max - open.candidates.iter().fold(0.0, |most: f32, judged| most.max(judged.rival_cost))
 }
