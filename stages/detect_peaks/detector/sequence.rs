@@ -204,7 +204,8 @@ impl Search {
 /// out: the result is exact, and the usual candidate looks at a few predecessors only.
 pub(super) fn best_sequence(open: &Open<'_>, around: &Surroundings, search: &mut Search, beats: &mut Vec<usize>) {
     let Search { log_intervals, nodes } = search;
-    let log_interval = |from_idx: i64, to_idx: i64| log_intervals[(log_intervals.len() - 1).min((to_idx - from_idx) as usize)];
+    let log_interval =
+        |from_idx: i64, to_idx: i64| log_intervals[(log_intervals.len() - 1).min((to_idx - from_idx) as usize)];
     let costs = Costs::new(around);
     // Candidates of one hop have the same.
     let (mut noise, mut log_scale) = (0.0, costs.log_scale(0.0));
