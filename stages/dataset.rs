@@ -1,5 +1,7 @@
 //! Joins a split with windows and features into the arrays that a model learns from.
 
+use std::collections::BTreeMap;
+
 use ecgpipe_nn::{Beats, Samples, Signature};
 use ecgpipe_sdk::{All, Features, NormalisedWindows, Part, RecordId, Split, StageError};
 
@@ -119,6 +121,59 @@ pub fn gather(
     Ok(dataset)
 }
 
+/// Adds changed copies of the beats of a dataset: rows of features, several for each beat, with the beat's own window.
+///
+/// # Errors
+/// If the copies have other features than the beats.
+pub fn add_copies(
+    dataset: &mut Dataset,
+    copies: &All<Features>,
+    windows: &All<NormalisedWindows>,
+    features: Option<&All<Features>>,
+) -> Result<(), StageError> {
+    let names = feature_names(features)?;
+    for (record, copies) in copies.iter() {
+        if copies.names != names {
+            let message = format!("its copies have the features {:?}, its beats have {names:?}", copies.names);
+            return Err(StageError::new(message)
+                .help("connect `rhythm` to features in the order in which `augment` computes them")
+                .record(record));
+        }
+    }
+    let Some(mut rows) = dataset.rhythm.take() else { return Ok(()) };
+    for place in 0..dataset.places.len() {
+        let (record, beat_idx) = dataset.places[place].clone();
+        let (Some(copies), Some(own)) = (copies.get(&record), windows.get(&record)) else { continue };
+        let first = copies.beat_idx.partition_point(|&idx| idx < beat_idx);
+        let copy_n = copies.beat_idx[first..].iter().take_while(|&&idx| idx == beat_idx).count();
+        let Ok(window_idx) = own.windows.beat_idx.binary_search(&beat_idx) else { continue };
+        for row in first..first + copy_n {
+            dataset.windows.extend_from_slice(own.windows.window(window_idx));
+            dataset.labels.push(dataset.labels[place]);
+            dataset.places.push((record.clone(), beat_idx));
+            rows.extend(copies.columns.iter().map(|column| column[row]));
+        }
+    }
+    dataset.rhythm = Some(rows);
+    Ok(())
+}
+
+/// How likely each beat is drawn: a class by its share (in the order of [`AamiClass::ALL`]), every record that has the class
+/// as likely as any other, and a record's beats alike. A class without beats gets nothing.
+#[must_use]
+pub fn draw_weights(dataset: &Dataset, class_shares: &[f64; AamiClass::ALL.len()]) -> Vec<f64> {
+    let groups = || dataset.labels.iter().zip(&dataset.places).map(|(&label, (record, _))| (label, record));
+    let mut beat_n: BTreeMap<(u8, &RecordId), usize> = BTreeMap::new();
+    groups().for_each(|group| *beat_n.entry(group).or_default() += 1);
+    let mut record_n = [0usize; AamiClass::ALL.len()];
+    beat_n.keys().for_each(|(label, _)| record_n[usize::from(*label)] += 1);
+    let weight = |group: (u8, &RecordId)| {
+        let class = usize::from(group.0);
+        class_shares[class] / record_n[class] as f64 / beat_n[&group] as f64
+    };
+    groups().map(weight).collect()
+}
+
 /// The features of the beats that have a window, row by row as the windows; NaN where a beat has none.
 #[must_use]
 pub fn align(windows: &NormalisedWindows, features: &Features) -> Vec<f32> {
@@ -135,7 +190,7 @@ pub fn align(windows: &NormalisedWindows, features: &Features) -> Vec<f32> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::{collections::BTreeMap, sync::Arc};
+    use std::sync::Arc;
 
     use ecgpipe_sdk::{SplitRow, Windows};
 
@@ -192,6 +247,32 @@ pub(crate) mod tests {
         assert!(rhythm_rows[1].is_nan());
         let test = gather(Part::Test, &windows, None, &split).expect("gathered");
         assert_eq!((test.labels.as_slice(), test.rhythm), (&[1][..], None));
+    }
+
+    #[test]
+    fn copies_bring_the_window_and_the_class_of_their_beat() {
+        let windows = All::new(BTreeMap::from([(record("a"), Arc::new(windows("a", &[0, 2, 3])))]));
+        let features = |beat_idx: Vec<i64>, name: &str| {
+            let column = beat_idx.iter().enumerate().map(|(row, beat)| *beat as f32 + row as f32 / 10.0).collect();
+            let features =
+                Features { record: record("a"), beat_idx, names: vec![name.to_owned()], columns: vec![column] };
+            All::new(BTreeMap::from([(record("a"), Arc::new(features))]))
+        };
+        let own = features(vec![0, 2, 3], "rr_s");
+        let rows =
+            vec![row("a", 0, "N", Part::Training), row("a", 2, "V", Part::Training), row("a", 3, "S", Part::Test)];
+        let split = Split { strategy: "lists".to_owned(), leaks: Vec::new(), rows };
+        let mut training = gather(Part::Training, &windows, Some(&own), &split).expect("gathered");
+        // Beat 3 is for the test, beat 0 has no copy.
+        add_copies(&mut training, &features(vec![2, 2, 3], "rr_s"), &windows, Some(&own)).expect("added");
+        assert_eq!(training.labels, [0, 2, 2, 2]);
+        assert_eq!(training.windows, [0.0, 1.0, 0.02, 1.0, 0.02, 1.0, 0.02, 1.0]);
+        assert_eq!(training.rhythm.as_deref(), Some(&[0.0, 2.1, 2.0, 2.1][..]));
+        let weights = draw_weights(&training, &[3.0, 1.0, 1.5, 0.0, 0.0]);
+        assert_eq!(weights, [3.0, 0.5, 0.5, 0.5]);
+        let error =
+            add_copies(&mut training, &features(vec![2], "qrs"), &windows, Some(&own)).expect_err("other names");
+        assert!(error.to_string().contains("its copies have the features [\"qrs\"]"), "{error}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod onnx_runtime;
 pub mod record_source;
 pub mod resample;
 
+pub mod augment;
 pub mod detect_peaks;
 pub mod evaluate;
 pub mod evaluate_peaks;
@@ -24,6 +25,7 @@ pub mod export_onnx;
 pub mod infer_onnx;
 pub mod ingest_files;
 pub mod ingest_wfdb;
+pub mod morphology;
 pub mod normalise;
 pub mod plot_beats;
 pub mod plot_confusion;
@@ -43,6 +45,7 @@ include!(concat!(env!("OUT_DIR"), "/code_identity.rs"));
 
 /// Registers every stage.
 pub fn register(registry: &mut Registry) {
+    add::<augment::Augment>(registry);
     add::<detect_peaks::DetectPeaks>(registry);
     add::<evaluate::Evaluate>(registry);
     add::<evaluate_peaks::EvaluatePeaks>(registry);
@@ -50,6 +53,7 @@ pub fn register(registry: &mut Registry) {
     add::<infer_onnx::InferOnnx>(registry);
     add::<ingest_files::IngestFiles>(registry);
     add::<ingest_wfdb::IngestWfdb>(registry);
+    add::<morphology::Morphology>(registry);
     add::<normalise::Normalise>(registry);
     add::<plot_beats::PlotBeats>(registry);
     add::<plot_confusion::PlotConfusion>(registry);

@@ -1,10 +1,12 @@
-//! Trains the convolutional network on windows and, where connected, rhythm features.
+//! Trains the convolutional network on windows and, where connected, features of beats and changed copies of them.
 //!
 //! The network, its training and the sources of its choices are documented in `ecgpipe-nn`.
 
-use std::{num::NonZeroUsize, ops::ControlFlow};
+use std::{collections::BTreeMap, num::NonZeroUsize, ops::ControlFlow};
 
-use ecgpipe_nn::{Ending, NetworkConfig, Scores, Selection, Signature, TrainingConfig, train};
+use ecgpipe_nn::{
+    Draws, Ending, EpochReport, NetworkConfig, Scores, Selection, Signature, TrainingConfig, train, train_on_draws,
+};
 use ecgpipe_sdk::{
     All, Context, FactProblem, Features, Metrics, Model, NormalisedWindows, One, Part, Place, Split, Stage, StageError,
     StageFacts, facts::names, ports,
@@ -13,8 +15,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    agreement::training_facts,
-    dataset::{gather, signature},
+    aami::AamiClass,
+    agreement::{check_beats, training_facts},
+    dataset::{add_copies, draw_weights, gather, signature},
     model_artifact::to_artifact,
 };
 
@@ -38,6 +41,12 @@ pub struct Params {
     /// Passes over the training part, at most. At least 1.
     #[schemars(range(min = 1))]
     pub epochs: usize,
+    /// Share of each class (`N`, `S`, `V`, `F`, `Q`; in any unit) among the beats of an epoch, which are then drawn, every
+    /// record that has the class as often as any other. Without shares each beat is seen once an epoch.
+    pub class_shares: BTreeMap<String, f64>,
+    /// Beats that are drawn an epoch, with `class_shares`. At least 1.
+    #[schemars(range(min = 1))]
+    pub draws_n: usize,
     /// Beats in one step of the optimiser. At least 1.
     #[schemars(range(min = 1))]
     pub batch_n: usize,
@@ -47,9 +56,19 @@ pub struct Params {
     /// Decoupled weight decay.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub weight_decay: f64,
-    /// A beat of a class with n beats weighs n to minus this power: 0 all beats alike, 1 all classes alike.
+    /// A beat of a class with n beats weighs n to minus this power: 0 all beats alike, 1 all classes alike. With
+    /// `class_shares` all drawn beats weigh alike.
     #[schemars(range(min = 0, max = 1))]
     pub class_weight_power: f64,
+    /// Width of the layer in which window and features are added.
+    #[schemars(range(min = 1, max = 16_384))]
+    pub hidden_n: usize,
+    /// Width of the first layer of the branch of the features.
+    #[schemars(range(min = 1, max = 16_384))]
+    pub rhythm_hidden_n: usize,
+    /// Width of the layer before the classes.
+    #[schemars(range(min = 1, max = 16_384))]
+    pub fused_n: usize,
     /// Share of hidden units switched off while training.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub dropout: f64,
@@ -87,10 +106,15 @@ impl Default for Params {
         let defaults = TrainingConfig::new(NetworkConfig::new(Signature::aami(Vec::new())));
         Self {
             epochs: defaults.epoch_n,
+            class_shares: BTreeMap::new(),
+            draws_n: 50_000,
             batch_n: defaults.batch_n,
             learning_rate: defaults.learning_rate,
             weight_decay: defaults.weight_decay,
             class_weight_power: defaults.class_weight_power,
+            hidden_n: defaults.network.hidden_n,
+            rhythm_hidden_n: defaults.network.rhythm_hidden_n,
+            fused_n: defaults.network.fused_n,
             dropout: decimal(defaults.dropout),
             rhythm_dropout: decimal(defaults.rhythm_dropout),
             window_dropout: decimal(defaults.window_dropout),
@@ -108,13 +132,19 @@ impl Default for Params {
 
 impl Params {
     fn config(&self, signature: Signature, seed: u64) -> TrainingConfig {
+        let network = NetworkConfig {
+            hidden_n: self.hidden_n,
+            rhythm_hidden_n: self.rhythm_hidden_n,
+            fused_n: self.fused_n,
+            ..NetworkConfig::new(signature)
+        };
         TrainingConfig {
             seed,
             epoch_n: self.epochs,
             batch_n: self.batch_n,
             learning_rate: self.learning_rate,
             weight_decay: self.weight_decay,
-            class_weight_power: self.class_weight_power,
+            class_weight_power: if self.class_shares.is_empty() { self.class_weight_power } else { 0.0 },
             dropout: self.dropout as f32,
             rhythm_dropout: self.rhythm_dropout as f32,
             window_dropout: self.window_dropout as f32,
@@ -129,8 +159,32 @@ impl Params {
             },
             patience_epoch_n: self.patience_epochs,
             require_every_class: self.require_every_class,
-            ..TrainingConfig::new(NetworkConfig::new(signature))
+            ..TrainingConfig::new(network)
         }
+    }
+
+    /// The shares in the order of the classes; `None` where beats are not drawn.
+    fn shares(&self) -> Result<Option<[f64; AamiClass::ALL.len()]>, String> {
+        if self.class_shares.is_empty() {
+            return Ok(None);
+        }
+        let mut shares = [0.0; AamiClass::ALL.len()];
+        for (letter, share) in &self.class_shares {
+            let Some(class) = AamiClass::from_letter(letter) else {
+                return Err(format!("`class_shares` must name classes out of N, S, V, F, Q; there is no `{letter}`"));
+            };
+            if !(share.is_finite() && *share >= 0.0) {
+                return Err(format!("the share of {letter} in `class_shares` must be 0 or more, not {share}"));
+            }
+            shares[class.index()] = *share;
+        }
+        if shares.iter().all(|share| *share == 0.0) {
+            return Err("`class_shares` must give one class a share above 0".to_owned());
+        }
+        if self.draws_n == 0 {
+            return Err("`draws_n` must be at least 1".to_owned());
+        }
+        Ok(Some(shares))
     }
 }
 
@@ -141,6 +195,8 @@ ports! {
         pub windows: All<NormalisedWindows>,
         /// Features of all records; the network uses them where they are known.
         pub rhythm: Option<All<Features>>,
+        /// Changed copies of the records' features, of `augment`: those of training beats are trained on too.
+        pub copies: Option<All<Features>>,
         /// Which beats are for training and validation.
         pub split: One<Split>,
     }
@@ -166,6 +222,7 @@ impl Stage for TrainCnn {
     type Outputs = Outputs;
 
     fn check(params: &Params) -> Result<(), String> {
+        params.shares()?;
         let config = params.config(Signature::aami(Vec::new()), 0);
         config.check().map_err(|error| {
             let text = error.to_string();
@@ -176,6 +233,9 @@ impl Stage for TrainCnn {
 
     fn facts(params: &Params, facts: &mut StageFacts<'_>) {
         training_facts(facts);
+        check_beats(facts, &["windows", "copies"]);
+        let help = "connect `rhythm` to `morphology` after `rhythm`, both with all features: these are what `augment` computes";
+        facts.same(&["copies", "rhythm"], &[names::FEATURES], help);
         if let Some(length_n) = facts.get("windows", names::LENGTH_N)
             && length_n.value.as_u64().is_some_and(|length_n| params.shift_max_n as u64 >= length_n)
         {
@@ -191,18 +251,31 @@ impl Stage for TrainCnn {
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {
         let signature = signature(&inputs.windows, inputs.rhythm.as_ref())?;
         let gather = |part| gather(part, &inputs.windows, inputs.rhythm.as_ref(), &inputs.split);
-        let (training, validation) = (gather(Part::Training)?, gather(Part::Validation)?);
+        let (mut training, validation) = (gather(Part::Training)?, gather(Part::Validation)?);
         cx.note(format!("{} training beats, {} validation beats", training.beat_n(), validation.beat_n()));
+        if let Some(copies) = &inputs.copies {
+            add_copies(&mut training, copies, &inputs.windows, inputs.rhythm.as_ref())?;
+            cx.note(format!("{} rows to train on with changed copies", training.beat_n()));
+        }
         let config = params.config(signature, cx.seed()?);
         let threads = NonZeroUsize::new(cx.threads()).unwrap_or(NonZeroUsize::MIN);
-        let trained = train(&config, training.samples(), validation.samples(), threads, &mut |report| {
+        let shares = params.shares().map_err(StageError::new)?;
+        let mut report = |report: &EpochReport| {
             for (key, value) in epoch_values(&report.scores) {
                 cx.metric(key, report.scores.epoch as i64, value);
             }
             cx.progress(report.scores.epoch as u64, report.epoch_n as u64, "epochs");
             if cx.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .map_err(|error| StageError::from_error(&error))?;
+        };
+        let (samples, validation) = (training.samples(), validation.samples());
+        let trained = match shares {
+            None => train(&config, samples, validation, threads, &mut report),
+            Some(shares) => {
+                let draws = Draws { weights: &draw_weights(&training, &shares), draw_n: params.draws_n };
+                train_on_draws(&config, samples, draws, validation, threads, &mut report)
+            }
+        };
+        let trained = trained.map_err(|error| StageError::from_error(&error))?;
         if trained.ending == Ending::Cancelled {
             return Err(ecgpipe_sdk::Cancelled.into());
         }

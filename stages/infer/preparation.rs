@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     detect_peaks::{self, DetectPeaks, Peaks},
     export_onnx::ExportOnnx,
+    morphology::{self, Morphology},
     normalise::Normalise,
     window::{self, Window},
 };
@@ -23,6 +24,8 @@ pub struct Preparation {
     pub detect_peaks: detect_peaks::Params,
     /// How to cut windows.
     pub window: window::Params,
+    /// How to compare shapes, where the model takes features of them.
+    pub morphology: morphology::Params,
     /// What differs from training or had to be assumed, one sentence each.
     pub notes: Vec<String>,
 }
@@ -37,6 +40,7 @@ pub fn preparation(
 ) -> Result<Preparation, StageError> {
     let mut notes = Vec::new();
     let (mut detect_peaks, mut window) = (detect_peaks::Params::default(), window::Params::default());
+    let mut morphology = morphology::Params::default();
     match provenance {
         Some(provenance) => {
             let export = provenance.output.split('.').next().unwrap_or_default();
@@ -46,6 +50,10 @@ pub fn preparation(
             let peaks = known::<DetectPeaks>(provenance, input(windows, "beats"))?;
             window = params::<Window>(windows)?;
             detect_peaks = params::<DetectPeaks>(peaks)?;
+            let features = provenance.stages.get(input(export, "rhythm"));
+            if let Some(features) = features.filter(|stage| stage.uses == Morphology::NAME) {
+                morphology = params::<Morphology>(features)?;
+            }
         }
         None => notes.push(
             "the model has no provenance (it was not published by `ecgpipe run`): beats and windows are prepared with default parameters"
@@ -62,10 +70,11 @@ pub fn preparation(
     read(metadata, "ecgpipe.window.length_n", &mut window.length_n)?;
     read(metadata, "ecgpipe.window.before_n", &mut window.before_n)?;
     read(metadata, "ecgpipe.window.sampling_frequency_hz", &mut window.sampling_frequency_hz)?;
-    DetectPeaks::check(&detect_peaks).and_then(|()| Window::check(&window)).map_err(|problem| {
+    let checked = DetectPeaks::check(&detect_peaks).and_then(|()| Window::check(&window));
+    checked.and_then(|()| Morphology::check(&morphology)).map_err(|problem| {
         StageError::new(format!("the model names parameters that cannot be: {problem}")).help(EXPORT_AGAIN)
     })?;
-    Ok(Preparation { detect_peaks, window, notes })
+    Ok(Preparation { detect_peaks, window, morphology, notes })
 }
 
 const EXPORT_AGAIN: &str = "export the model again with this version of ecgpipe";
@@ -139,10 +148,15 @@ pub(crate) mod tests {
 
     #[test]
     fn prepares_as_training_did() {
-        let provenance = provenance(
+        let mut provenance = provenance(
             json!({"peaks": "reference", "leads": ["V5"], "detector": {"refractory_ms": 250.0}}),
             json!({"before_n": 80, "leads": ["V5", "II"], "edge": "drop"}),
         );
+        assert_eq!(preparation(&BTreeMap::new(), Some(&provenance)).unwrap().morphology.leads_n, 2);
+        let morphology = json!({"uses": "morphology", "code": "c0de", "params": {"leads_n": 1}, "inputs": {}});
+        provenance.stages.insert("shape".to_owned(), serde_json::from_value(morphology).unwrap());
+        let inputs = &mut provenance.stages.get_mut("export").unwrap().inputs;
+        inputs.insert("rhythm".to_owned(), "shape.features".to_owned());
         let prepared = preparation(&BTreeMap::new(), Some(&provenance)).unwrap();
         assert_eq!(prepared.detect_peaks.peaks, Peaks::Detected);
         assert_eq!(
@@ -150,6 +164,7 @@ pub(crate) mod tests {
             (250.0, vec!["V5".to_owned()])
         );
         assert_eq!((prepared.window.before_n, prepared.window.edge), (80, window::Edge::Drop));
+        assert_eq!(prepared.morphology.leads_n, 1);
         assert_eq!(prepared.notes.len(), 1, "{:?}", prepared.notes);
     }
 

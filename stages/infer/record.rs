@@ -1,4 +1,4 @@
-//! Owns the way from a WFDB record to classified beats: read, find beats, cut windows, scale, rhythm, model.
+//! Owns the way from a WFDB record to classified beats: read, find beats, cut windows, scale, features, model.
 
 use std::{fs, path::Path};
 
@@ -24,6 +24,7 @@ use crate::{
     ingest_files,
     ingest_wfdb::{AnnotationRule, Source, ingest, record_files},
     lead::{self, mv_per_unit},
+    morphology,
     normalise::min_max,
     rhythm, window,
 };
@@ -82,7 +83,7 @@ pub struct Prepared {
     pub detect_peaks: detect_peaks::Params,
     /// Parameters of the window stage.
     pub window: window::Params,
-    /// Rhythm features that the model got; empty if it takes none.
+    /// Features that the model got; empty if it takes none.
     pub rhythm: Vec<String>,
 }
 
@@ -102,7 +103,7 @@ pub struct Finding {
 /// # Errors
 /// If the record is missing or damaged, has no such lead, or its leads are no voltages; if the model cannot be used.
 pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, StageError> {
-    let Preparation { mut detect_peaks, mut window, mut notes } =
+    let Preparation { mut detect_peaks, mut window, mut morphology, mut notes } =
         preparation(&model.about.metadata, model.provenance.as_ref())?;
     let (signals, mut info, read_notes) = signals(request.input)?;
     notes.extend(read_notes);
@@ -112,6 +113,7 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, 
         detect_peaks.leads = vec![lead];
         // Whoever names a lead may do so because the others are bad.
         detect_peaks.all_leads = false;
+        morphology = morphology::Params { leads: window.leads.clone(), leads_n: 1 };
     }
     let lead_idx = lead::choose(&signals, &window.leads)?;
     info.lead = shown(&signals.leads[lead_idx].name);
@@ -121,8 +123,8 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, 
     notes.extend(engine_note);
     let beats = detect_peaks::find(&detect_peaks, &signals, None)?;
     let windows = min_max(&window::cut(&window, &signals, &beats)?);
-    let (features, rhythm_note) = rhythm_features(model, &beats)?;
-    notes.extend(rhythm_note);
+    let (features, features_note) = features(model, &morphology, &signals, &beats)?;
+    notes.extend(features_note);
     let predictions = predict(&mut session, &windows, features.as_ref())?;
 
     let unreadable =
@@ -264,24 +266,33 @@ fn named_lead(signals: &Signals, name: &str) -> Result<String, StageError> {
     })
 }
 
-fn rhythm_features(
+/// The features that the model takes, in its order; what there is to say where it gets none.
+fn features(
     model: &ModelFile,
+    morphology: &morphology::Params,
+    signals: &Signals,
     beats: &ecgpipe_sdk::Beats,
 ) -> Result<(Option<Features>, Option<String>), StageError> {
     let names = &model.signature.rhythm_names;
     if names.is_empty() {
         return Ok((None, Some("the model judges the shape of each beat alone: it takes no RR intervals".to_owned())));
     }
-    match names.iter().find(|name| !NAMES.contains(&name.as_str())) {
-        Some(unknown) => {
-            let note = format!(
-                "the model was trained with `{}`, which this version cannot compute: shape alone decided",
-                shown(unknown)
-            );
-            Ok((None, Some(note)))
-        }
-        None => Ok((Some(rhythm::features(beats, names)?), None)),
+    let is_of_rhythm = |name: &String| NAMES.contains(&name.as_str());
+    let shape_names = morphology::feature_names();
+    if let Some(unknown) = names.iter().find(|name| !is_of_rhythm(name) && !shape_names.contains(name)) {
+        let note = format!(
+            "the model was trained with `{}`, which this version cannot compute: shape alone decided",
+            shown(unknown)
+        );
+        return Ok((None, Some(note)));
     }
+    let mut all = rhythm::features(beats, &NAMES.map(str::to_owned))?;
+    if !names.iter().all(is_of_rhythm) {
+        all = morphology::joined(&all, morphology::features(morphology, signals, beats)?)?;
+    }
+    let place = |name: &String| all.names.iter().position(|known| known == name);
+    let columns = names.iter().filter_map(place).map(|place| all.columns[place].clone()).collect();
+    Ok((Some(Features { names: names.clone(), columns, ..all }), None))
 }
 
 fn notes_on_record(signals: &Signals, wanted: Option<&str>, preferred: &[String]) -> Vec<String> {

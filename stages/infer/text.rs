@@ -8,6 +8,8 @@ use super::{
     record::{Finding, RecordFindings},
     windows::WindowFindings,
 };
+use ecgpipe_tables::rhythm::NAMES;
+
 use crate::aami::AamiClass;
 
 /// Flagged beats that are listed; the rest is counted.
@@ -80,7 +82,12 @@ fn record_head(page: &mut Page, findings: &RecordFindings) {
     }
     model_head(page, &findings.model, &findings.engine);
     let window = &findings.prepared.window;
-    let rhythm = if findings.prepared.rhythm.is_empty() { "" } else { " and the RR intervals around it" };
+    let features = &findings.prepared.rhythm;
+    let rhythm = match features.iter().any(|name| !NAMES.contains(&name.as_str())) {
+        true => ", the RR intervals around it, and its shape against the record's other beats",
+        false if features.is_empty() => "",
+        false => " and the RR intervals around it",
+    };
     let shape = format!("{} samples of each beat at {} Hz{rhythm}", window.length_n, window.sampling_frequency_hz);
     page.named("Judged by", &shape);
 }

@@ -35,4 +35,7 @@ pub use network::{ConvolutionConfig, NetworkConfig};
 pub use onnx::{OnnxError, export, read_metadata, read_signature};
 pub use runtime::{Found, Library, RuntimeError, Search};
 pub use score::Scores;
-pub use train::{Ending, EpochReport, EpochScores, Selection, Trained, TrainingConfig, TrainingError, predict, train};
+pub use train::{
+    Draws, Ending, EpochReport, EpochScores, Selection, Trained, TrainingConfig, TrainingError, predict, train,
+    train_on_draws,
+};

@@ -216,6 +216,16 @@ pub struct Trained {
     pub ending: Ending,
 }
 
+/// Beats of an epoch that are drawn instead of taken once each, with replacement: rare classes, or small groups within a
+/// class, are then seen as often as `weights` says, each time disturbed otherwise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Draws<'a> {
+    /// How likely each beat is drawn, relative to the others. None below 0, one at least above.
+    pub weights: &'a [f64],
+    /// Beats an epoch. At least 1.
+    pub draw_n: usize,
+}
+
 /// Trains a network on `training`, chooses the best epoch on `validation` (which may be empty: then the last epoch is
 /// the best), on `thread_n` threads, whose number does not change the result. `report` hears of every epoch and may
 /// break off.
@@ -231,7 +241,33 @@ pub fn train(
     report: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
 ) -> Result<Trained, TrainingError> {
     config.check()?;
-    let mut run = Run::new(config, training, thread_n)?;
+    run(config, Run::new(config, training, thread_n)?, validation, report)
+}
+
+/// [`train`] on drawn beats.
+///
+/// # Errors
+/// As [`train`], and on weights that are not one for each beat or of which none can be drawn.
+pub fn train_on_draws(
+    config: &TrainingConfig,
+    training: Samples<'_>,
+    draws: Draws<'_>,
+    validation: Samples<'_>,
+    thread_n: NonZeroUsize,
+    report: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
+) -> Result<Trained, TrainingError> {
+    config.check()?;
+    let mut new = Run::new(config, training, thread_n)?;
+    new.draws = Some(Drawing::new(draws, training.labels.len())?);
+    run(config, new, validation, report)
+}
+
+fn run(
+    config: &TrainingConfig,
+    mut run: Run<'_>,
+    validation: Samples<'_>,
+    report: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
+) -> Result<Trained, TrainingError> {
     validation.check(run.signature()).map_err(|source| TrainingError::Samples { set: "validation", source })?;
     let mut history: Vec<EpochScores> = Vec::new();
     let mut best: Option<(usize, BTreeMap<String, Tensor>)> = None;
@@ -239,7 +275,7 @@ pub fn train(
     for epoch in 1..=config.epoch_n {
         let start = Instant::now();
         let training_scores = run.epoch(epoch)?;
-        let beats_per_s = training.labels.len() as f64 / start.elapsed().as_secs_f64().max(1e-9);
+        let beats_per_s = run.beats_per_epoch() as f64 / start.elapsed().as_secs_f64().max(1e-9);
         let validation_scores = (!validation.labels.is_empty()).then(|| run.score(validation)).transpose()?;
         let learning_rate = run.learning_rate();
         let scores = EpochScores { epoch, learning_rate, training: training_scores, validation: validation_scores };
@@ -317,6 +353,47 @@ struct Run<'a> {
     /// Running means of gradients and of their squares, by tensor.
     moments: BTreeMap<String, (Vec<f32>, Vec<f32>)>,
     step: usize,
+    draws: Option<Drawing>,
+}
+
+/// Beats to draw from.
+struct Drawing {
+    /// Sums of the weights up to and with each beat.
+    sums: Vec<f64>,
+    draw_n: usize,
+}
+
+impl Drawing {
+    fn new(draws: Draws<'_>, beat_n: usize) -> Result<Self, TrainingError> {
+        let weights = draws.weights;
+        let total: f64 = weights.iter().sum();
+        let are_good = weights.len() == beat_n && weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0);
+        if !are_good || total <= 0.0 || draws.draw_n == 0 {
+            return Err(TrainingError::Draws { weight_n: weights.len(), beat_n, draw_n: draws.draw_n });
+        }
+        let mut sum = 0.0;
+        let sums = weights.iter().map(|weight| {
+            sum += weight / total;
+            sum
+        });
+        Ok(Self { sums: sums.collect(), draw_n: draws.draw_n })
+    }
+
+    /// A beat with a weight above 0.
+    fn draw(&self, stream: &mut Stream) -> usize {
+        // 24 bits are too few where there are millions of beats.
+        let place = f64::from(stream.uniform()) + f64::from(stream.uniform()) / f64::from(1_u32 << 24);
+        let last = self.sums.last().copied().unwrap_or(1.0);
+        self.sums.partition_point(|sum| *sum <= place * last).min(self.sums.len() - 1)
+    }
+}
+
+/// A beat of an epoch.
+#[derive(Clone, Copy)]
+struct Taken {
+    sample_idx: usize,
+    /// Names the stream of its noise: a beat that is drawn twice is disturbed in two ways.
+    stream_idx: u64,
 }
 
 /// What one piece of a batch gives.
@@ -339,15 +416,19 @@ impl<'a> Run<'a> {
         let model = Model { architecture: Architecture::Network(config.network.clone()), tensors };
         model.check()?;
         let workers = Workers::new(thread_n).map_err(|source| TrainingError::Threads { source })?;
-        Ok(Self { config, training, workers, positions, class_weights, model, moments, step: 0 })
+        Ok(Self { config, training, workers, positions, class_weights, model, moments, step: 0, draws: None })
     }
 
     fn signature(&self) -> &'a Signature {
         &self.config.network.signature
     }
 
+    fn beats_per_epoch(&self) -> usize {
+        self.draws.as_ref().map_or(self.training.labels.len(), |draws| draws.draw_n)
+    }
+
     fn steps_per_epoch(&self) -> usize {
-        self.training.labels.len().div_ceil(self.config.batch_n)
+        self.beats_per_epoch().div_ceil(self.config.batch_n)
     }
 
     /// The learning rate of the current step.
@@ -364,24 +445,35 @@ impl<'a> Run<'a> {
         self.config.learning_rate * share
     }
 
-    /// One pass over the training set.
+    /// The beats of an epoch, in their order.
+    fn taken(&self, epoch: usize) -> Vec<Taken> {
+        let mut stream = Stream::new(self.config.seed, Purpose::Order, epoch as u64, 0);
+        if let Some(draws) = &self.draws {
+            let draw = |stream_idx| Taken { sample_idx: draws.draw(&mut stream), stream_idx };
+            return (0..draws.draw_n as u64).map(draw).collect();
+        }
+        let mut order: Vec<usize> = (0..self.training.labels.len()).collect();
+        stream.shuffle(&mut order);
+        order.into_iter().map(|sample_idx| Taken { sample_idx, stream_idx: sample_idx as u64 }).collect()
+    }
+
+    /// One pass over the training set, or as many draws from it.
     fn epoch(&mut self, epoch: usize) -> Result<Scores, TrainingError> {
         let class_n = self.signature().class_n();
-        let mut order: Vec<usize> = (0..self.training.labels.len()).collect();
-        Stream::new(self.config.seed, Purpose::Order, epoch as u64, 0).shuffle(&mut order);
         let mut tally = Tally::new(class_n);
-        for (batch_idx, batch) in order.chunks(self.config.batch_n).enumerate() {
-            let batch_weight: f32 = batch.iter().map(|idx| self.class_weight(*idx)).sum();
-            let pieces: Vec<&[usize]> = batch.chunks(self.config.piece_n).collect();
+        for (batch_idx, batch) in self.taken(epoch).chunks(self.config.batch_n).enumerate() {
+            let batch_weight: f32 = batch.iter().map(|taken| self.class_weight(taken.sample_idx)).sum();
+            let pieces: Vec<&[Taken]> = batch.chunks(self.config.piece_n).collect();
             let results = self
                 .workers
                 .map(pieces.len(), |piece_idx| self.piece_gradients(epoch, pieces[piece_idx], batch_weight));
             for (piece, result) in pieces.iter().zip(&results) {
-                for (row, sample_idx) in result.log_probabilities.chunks_exact(class_n).zip(*piece) {
+                for (row, taken) in result.log_probabilities.chunks_exact(class_n).zip(*piece) {
                     if !row.iter().all(|value| value.is_finite()) {
                         return Err(TrainingError::Diverged { epoch, batch_idx });
                     }
-                    tally.add(row, usize::from(self.training.labels[*sample_idx]), self.class_weight(*sample_idx));
+                    let label = usize::from(self.training.labels[taken.sample_idx]);
+                    tally.add(row, label, self.class_weight(taken.sample_idx));
                 }
             }
             self.step += 1;
@@ -397,7 +489,7 @@ impl<'a> Run<'a> {
     }
 
     /// The gradients of a piece's share of the batch's mean loss.
-    fn piece_gradients(&self, epoch: usize, samples: &[usize], batch_weight: f32) -> PieceGradients {
+    fn piece_gradients(&self, epoch: usize, samples: &[Taken], batch_weight: f32) -> PieceGradients {
         let config = self.config;
         let signature = self.signature();
         let (window_n, class_n) = (signature.window_n, signature.class_n());
@@ -405,8 +497,8 @@ impl<'a> Run<'a> {
         let mut dropout = Vec::with_capacity(samples.len() * config.network.hidden_n);
         let mut targets = vec![0.0; samples.len() * class_n];
         let mut window = Vec::with_capacity(window_n);
-        for (row, &sample_idx) in samples.iter().enumerate() {
-            let mut stream = Stream::new(config.seed, Purpose::Sample, epoch as u64, sample_idx as u64);
+        for (row, &Taken { sample_idx, stream_idx }) in samples.iter().enumerate() {
+            let mut stream = Stream::new(config.seed, Purpose::Sample, epoch as u64, stream_idx);
             disturb(
                 config,
                 &self.training.beats.windows[sample_idx * window_n..][..window_n],
@@ -587,6 +679,19 @@ pub enum TrainingError {
     EmptyClass {
         /// The class.
         class_name: String,
+    },
+    /// Beats cannot be drawn.
+    #[error(
+        "{draw_n} beats cannot be drawn with {weight_n} weights for {beat_n} beats: needed are one weight of 0 or more for \
+         each, one above 0, and 1 draw or more"
+    )]
+    Draws {
+        /// How many weights were given.
+        weight_n: usize,
+        /// How many beats there are.
+        beat_n: usize,
+        /// How many draws were asked for.
+        draw_n: usize,
     },
     /// The loss or a gradient became NaN or infinite.
     #[error("the loss stopped being a number in epoch {epoch}, batch {batch_idx}; a lower `learning_rate` helps")]

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 use ecgpipe_nn::{
-    BaselineConfig, Beats, Ending, Model, Samples, Selection, Trained, TrainingConfig, TrainingError, predict, train,
-    train_baseline,
+    BaselineConfig, Beats, Draws, Ending, Model, Samples, Selection, Trained, TrainingConfig, TrainingError, predict,
+    train, train_baseline, train_on_draws,
 };
 
 mod synthetic;
@@ -97,6 +97,32 @@ fn a_caller_can_break_off_and_keeps_the_best_model() {
     assert_eq!((trained.ending, trained.history.len()), (Ending::Cancelled, 2));
     assert_eq!(heard[0], (1, true));
     trained.model.check().unwrap();
+}
+
+#[test]
+fn drawn_beats_are_those_with_a_weight_and_threads_do_not_matter() {
+    let (training, validation) = (Set::new(300, 11), Set::new(50, 12));
+    // Class Q is never drawn, and so never answered.
+    let weights: Vec<f64> = training.labels.iter().map(|&label| if label == 4 { 0.0 } else { 1.0 }).collect();
+    let draws = Draws { weights: &weights, draw_n: 1000 };
+    let train_on = |threads: usize, draws: Draws<'_>| {
+        let threads = NonZeroUsize::new(threads).unwrap();
+        let mut report = |_: &ecgpipe_nn::EpochReport| ControlFlow::Continue(());
+        train_on_draws(&config(), training.samples(), draws, validation.samples(), threads, &mut report)
+    };
+    let trained = train_on(1, draws).unwrap();
+    assert_eq!(trained.model, train_on(2, draws).unwrap().model);
+    let probabilities = predict(&trained.model, training.beats(), ONE).unwrap();
+    assert!(probabilities.chunks_exact(5).all(|row| row[4] < 0.5 * row.iter().copied().fold(0.0, f32::max)));
+    for (weights, draw_n) in
+        [(&weights[1..], 10), (&weights[..], 0), (&vec![0.0; 300][..], 10), (&vec![-1.0; 300][..], 10)]
+    {
+        let message = train_on(1, Draws { weights, draw_n }).unwrap_err().to_string();
+        assert!(
+            message.contains(&format!("{draw_n} beats cannot be drawn with {} weights", weights.len())),
+            "{message}"
+        );
+    }
 }
 
 #[test]

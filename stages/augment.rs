@@ -1,0 +1,375 @@
+//! `augment`: the features that a record's beats would have in other recordings of other hearts.
+//!
+//! A network learns from MIT-BIH in an hour what its twenty-odd training patients are like, and then judges others by them.
+//! Noise on single beats does not help: what differs between patients is the whole recording. So whole recordings are
+//! changed here, and everything that is relative to the record (its rhythm, its dominant beat, its groups) is computed
+//! anew on each changed copy:
+//!
+//! - *which cycles*: blocks of consecutive beats are kept, those with more unusual beats more often; in some copies most of
+//!   the timely beats are left out and early ones come in runs, so that "usual" is not always "most";
+//! - *which rhythm*: in some copies the atria fibrillate: early beats of the usual shape are left out, RR intervals are drawn
+//!   at random, P waves give way to fibrillatory waves. What is left of the usual shape is still conducted normally;
+//! - *when*: all RR intervals are stretched by one factor, with a few ms of jitter;
+//! - *what the recorder saw*: leads are rotated into one another (another electrical axis or other electrodes) or one is
+//!   lost; noise, wander, and R-peaks off by some ms.
+//!
+//! No label is looked at, so copies can be made of any record; which of them train is the split's to say. A copy is rows
+//! of features, several for each beat, in the order of the beats: windows are changed while training (`train_cnn`).
+//!
+//! Invariant: the same seed gives the same rows, whatever else runs (`tests::same_seed_same_rows`).
+
+use std::f32::consts::{FRAC_PI_4, TAU};
+
+use ecgpipe_sdk::{Beats, Context, Each, Features, Signals, Stage, StageError, StageFacts, facts::names, ports};
+use ecgpipe_tables::{rhythm::NAMES, rhythm_features};
+use rand::RngExt;
+use rand_distr::{Distribution, StandardNormal};
+use rand_xoshiro::{Xoshiro256PlusPlus, rand_core::SeedableRng};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    lead,
+    morphology::{
+        self,
+        groups::{Groups, timeliness},
+        measures,
+        shapes::{MAX_LEAD_N, P, QRS, SHAPE_N, Shapes, scale},
+    },
+};
+
+/// Makes changed copies of a record's features.
+pub struct Augment;
+
+/// How much is changed.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Params {
+    /// Copies of each record. At least 1.
+    #[schemars(range(min = 1, max = 100))]
+    pub copies_n: usize,
+    /// All RR intervals of a copy are multiplied by a factor between exp(-this) and exp(this).
+    #[schemars(range(min = 0, max = 1))]
+    pub rr_scale_max_log: f64,
+    /// Standard deviation of the jitter of R-peaks in time, in ms.
+    #[schemars(range(min = 0, max = 50))]
+    pub rr_jitter_ms: f64,
+    /// Largest standard deviation of the noise on shapes, in parts of the QRS height.
+    #[schemars(range(min = 0, max = 1))]
+    pub noise_max: f32,
+    /// Largest amplitude of the wander under shapes, in parts of the QRS height.
+    #[schemars(range(min = 0, max = 1))]
+    pub wander_max: f32,
+    /// Farthest that an R-peak is off, in samples at 125 Hz (8 ms).
+    #[schemars(range(max = 5))]
+    pub shift_max_n: usize,
+    /// Share of the copies of two-lead records that lose one of them.
+    #[schemars(range(min = 0, max = 1))]
+    pub single_lead_share: f64,
+    /// Leads by name, the best first, as in `morphology`.
+    pub leads: Vec<String>,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self {
+            copies_n: 8,
+            rr_scale_max_log: 0.25,
+            rr_jitter_ms: 3.0,
+            noise_max: 0.04,
+            wander_max: 0.06,
+            shift_max_n: 2,
+            single_lead_share: 0.2,
+            leads: lead::default_preference(),
+        }
+    }
+}
+
+ports! {
+    /// What `augment` takes.
+    pub struct Inputs {
+        /// The recording.
+        pub signals: Each<Signals>,
+        /// Where the beats are.
+        pub beats: Each<Beats>,
+    }
+}
+
+ports! {
+    /// What `augment` gives.
+    pub struct Outputs {
+        /// The features of `rhythm` and `morphology` in this order, for several copies of each beat.
+        pub features: Each<Features>,
+    }
+}
+
+impl Stage for Augment {
+    const NAME: &'static str = "augment";
+    const SUMMARY: &'static str = "features of changed copies of a record (other rhythms, leads, noise), to train on more patients than there are";
+    const SEEDED: bool = true;
+    type Params = Params;
+    type Inputs = Inputs;
+    type Outputs = Outputs;
+
+    fn check(params: &Params) -> Result<(), String> {
+        let checks = [
+            ("copies_n", params.copies_n as f64, 1.0, 100.0),
+            ("rr_scale_max_log", params.rr_scale_max_log, 0.0, 1.0),
+            ("rr_jitter_ms", params.rr_jitter_ms, 0.0, 50.0),
+            ("noise_max", f64::from(params.noise_max), 0.0, 1.0),
+            ("wander_max", f64::from(params.wander_max), 0.0, 1.0),
+            ("shift_max_n", params.shift_max_n as f64, 0.0, 5.0),
+            ("single_lead_share", params.single_lead_share, 0.0, 1.0),
+        ];
+        match checks.into_iter().find(|(_, value, low, high)| !(*low..=*high).contains(value)) {
+            Some((name, value, low, high)) => Err(format!("`{name}` must be {low} to {high}, not {value}")),
+            None => Ok(()),
+        }
+    }
+
+    fn facts(params: &Params, facts: &mut StageFacts<'_>) {
+        lead::check_records(facts, "signals", &params.leads);
+        facts.pass("beats", "features");
+        facts.set("features", names::FEATURES, all_names());
+    }
+
+    fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {
+        let features = copies(params, &inputs.signals, &inputs.beats, cx.seed()?)?;
+        Ok(Outputs { features: Each::new(features) })
+    }
+}
+
+/// The names of the features, those of `rhythm` first.
+fn all_names() -> Vec<String> {
+    NAMES.iter().map(|name| (*name).to_owned()).chain(morphology::feature_names()).collect()
+}
+
+/// Rows of features as they are computed.
+#[derive(Default)]
+struct Copies {
+    /// Beat and features.
+    rows: Vec<(i64, Vec<f32>)>,
+}
+
+impl Copies {
+    fn add(
+        &mut self,
+        params: &Params,
+        original: &Shapes,
+        beats: &Beats,
+        copy_idx: usize,
+        seed: u64,
+    ) -> Result<(), StageError> {
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+        let rhythm = [Rhythm::AsIs, Rhythm::AsIs, Rhythm::EarlyRuns, Rhythm::Fibrillation][copy_idx % 4];
+        let cycles = cycles(original, beats, rhythm, &mut rng);
+        let positions = positions(params, &cycles, &mut rng);
+        let shapes = changed(params, original, &cycles, rhythm, &mut rng);
+        let rhythm = rhythm_features(&positions, POSITION_HZ)
+            .map_err(|error| StageError::from_error(&error).record(&beats.record))?;
+        let groups = Groups::of(&shapes, &positions);
+        let columns: Vec<Vec<f32>> = rhythm.columns.into_iter().chain(measures::columns(&shapes, &groups)).collect();
+        let row = |idx: usize| columns.iter().map(|column| column[idx]).collect();
+        self.rows.extend(cycles.iter().enumerate().map(|(idx, cycle)| (cycle.beat_idx as i64, row(idx))));
+        Ok(())
+    }
+
+    /// In the order of the beats; copies of one beat in the order in which they were made.
+    fn features(mut self, beats: &Beats) -> Features {
+        self.rows.sort_by_key(|(beat_idx, _)| *beat_idx);
+        let names = all_names();
+        let column = |idx: usize| self.rows.iter().map(|(_, row)| row[idx]).collect();
+        Features {
+            record: beats.record.clone(),
+            beat_idx: self.rows.iter().map(|(beat_idx, _)| *beat_idx).collect(),
+            columns: (0..names.len()).map(column).collect(),
+            names,
+        }
+    }
+}
+
+/// Positions in a copy are counted in ms.
+const POSITION_HZ: f64 = 1000.0;
+/// Beats that stay together.
+const BLOCK_BEAT_N: std::ops::RangeInclusive<usize> = 20..=80;
+/// A beat is early below this part of the long RR intervals around it.
+const EARLY: f32 = 0.8;
+/// A beat is unlike the dominant one below this cosine.
+const UNLIKE: f32 = 0.9;
+/// Share of the blocks without unusual beats that are kept.
+const PLAIN_BLOCK_SHARE: f32 = 0.4;
+/// Where early beats come in runs: share of the timely beats that is left out, and how often an early one stands at most.
+const TIMELY_LEFT_OUT: f32 = 0.7;
+const EARLY_REPEATED_N: usize = 3;
+
+/// What happens to the rhythm of a copy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rhythm {
+    /// Blocks of it stay.
+    AsIs,
+    /// Early beats come in runs.
+    EarlyRuns,
+    /// RR intervals are random and P waves are gone.
+    Fibrillation,
+}
+
+/// Standard deviation of the logarithm of RR intervals in atrial fibrillation, least and greatest; 0.2 to 0.3 is usual
+/// (Tateno & Glass 2001 have a coefficient of variation of 0.24).
+const FIBRILLATION_RR_SD_LOG: std::ops::Range<f64> = 0.12..0.32;
+/// Amplitude of fibrillatory waves in parts of the QRS height, and how many there are in the 1.6 s of a shape: 4 to 9 a
+/// second.
+const FIBRILLATION_WAVE: std::ops::Range<f32> = 0.0..0.08;
+const FIBRILLATION_WAVE_N: std::ops::Range<f32> = 6.4..14.4;
+
+/// A beat and the RR interval before it.
+struct Cycle {
+    beat_idx: usize,
+    interval_s: f64,
+}
+
+/// The cycles of a copy.
+fn cycles(original: &Shapes, beats: &Beats, rhythm: Rhythm, rng: &mut Xoshiro256PlusPlus) -> Vec<Cycle> {
+    let samples: Vec<i64> = beats.beats.iter().map(|beat| beat.sample_idx).collect();
+    let timely = timeliness(&samples);
+    let groups = Groups::of(original, &samples);
+    let is_early = |idx: usize| timely[idx] < EARLY;
+    let is_unusual = |idx: usize| is_early(idx) || groups.to_dominant[idx] < UNLIKE;
+    let interval_s = |idx: usize| match idx {
+        0 => samples.get(1).map_or(1.0, |next| (next - samples[0]) as f64 / beats.sampling_frequency_hz),
+        _ => (samples[idx] - samples[idx - 1]) as f64 / beats.sampling_frequency_hz,
+    };
+    let mut cycles = Vec::with_capacity(samples.len());
+    let mut start = 0;
+    while start < samples.len() {
+        let end = (start + rng.random_range(BLOCK_BEAT_N)).min(samples.len());
+        let unusual_n = (start..end).filter(|&idx| is_unusual(idx)).count();
+        let share = unusual_n as f32 / (end - start) as f32;
+        let is_kept = rng.random::<f32>() < PLAIN_BLOCK_SHARE + 4.0 * share;
+        // A record of a few beats keeps at least the first block.
+        if is_kept || (cycles.is_empty() && end == samples.len()) {
+            for beat_idx in start..end {
+                let time_n = match rhythm {
+                    Rhythm::AsIs => 1,
+                    Rhythm::EarlyRuns if is_early(beat_idx) => rng.random_range(1..=EARLY_REPEATED_N),
+                    Rhythm::EarlyRuns => usize::from(rng.random::<f32>() >= TIMELY_LEFT_OUT),
+                    // An early beat of the usual shape may be of another origin, which an irregular rhythm would hide.
+                    Rhythm::Fibrillation => usize::from(!is_early(beat_idx) || groups.to_dominant[beat_idx] < UNLIKE),
+                };
+                let cycle = || Cycle { beat_idx, interval_s: interval_s(beat_idx) };
+                cycles.extend(std::iter::repeat_with(cycle).take(time_n));
+            }
+        }
+        start = end;
+    }
+    if rhythm == Rhythm::Fibrillation {
+        let mean_s = cycles.iter().map(|cycle| cycle.interval_s).sum::<f64>() / cycles.len().max(1) as f64;
+        let deviation = rng.random_range(FIBRILLATION_RR_SD_LOG);
+        for cycle in &mut cycles {
+            let normal: f64 = StandardNormal.sample(rng);
+            cycle.interval_s = mean_s * (deviation * normal).exp();
+        }
+    }
+    cycles
+}
+
+/// Where the beats of a copy are, in ms.
+fn positions(params: &Params, cycles: &[Cycle], rng: &mut Xoshiro256PlusPlus) -> Vec<i64> {
+    let factor = ((2.0 * rng.random::<f64>() - 1.0) * params.rr_scale_max_log).exp();
+    let mut time_ms = 0.0;
+    let mut last = -1;
+    let position = |cycle: &Cycle| {
+        time_ms += 1000.0 * factor * cycle.interval_s;
+        let jitter: f64 = StandardNormal.sample(rng);
+        last = ((time_ms + params.rr_jitter_ms * jitter).round() as i64).max(last + 1);
+        last
+    };
+    cycles.iter().map(position).collect()
+}
+
+/// The shapes of a copy.
+fn changed(
+    params: &Params,
+    original: &Shapes,
+    cycles: &[Cycle],
+    rhythm: Rhythm,
+    rng: &mut Xoshiro256PlusPlus,
+) -> Shapes {
+    let lead_n = original.leads.len();
+    // New leads as sums of the old ones.
+    let mixing: Vec<Vec<f32>> = if lead_n == 2 {
+        let angle = (2.0 * rng.random::<f32>() - 1.0) * FRAC_PI_4;
+        let kept = if rng.random::<f64>() < params.single_lead_share { 1 } else { 2 };
+        let (sine, cosine) = angle.sin_cos();
+        let mut rows = vec![vec![cosine, sine], vec![-sine, cosine]];
+        if rng.random::<bool>() {
+            rows.reverse();
+        }
+        rows.truncate(kept);
+        rows
+    } else {
+        vec![vec![1.0]]
+    };
+    let (noise, wander) = (params.noise_max * rng.random::<f32>(), params.wander_max * rng.random::<f32>());
+    let fibrillates = rhythm == Rhythm::Fibrillation;
+    let fibrillation = if fibrillates { rng.random_range(FIBRILLATION_WAVE) } else { 0.0 };
+    let mut leads = vec![Vec::with_capacity(cycles.len() * SHAPE_N); mixing.len()];
+    for cycle in cycles {
+        let shift = rng.random_range(0..=2 * params.shift_max_n) as i64 - params.shift_max_n as i64;
+        // Half a turn to three turns in the 1.6 s of a shape.
+        let (turn_n, phase) = (0.5 + 2.5 * rng.random::<f32>(), rng.random::<f32>());
+        let (atrial_n, atrial_phase) = (rng.random_range(FIBRILLATION_WAVE_N), rng.random::<f32>());
+        for (lead, weights) in leads.iter_mut().zip(&mixing) {
+            let start = lead.len();
+            let mut before = 0.0;
+            for idx in 0..SHAPE_N as i64 {
+                let from = (idx + shift).clamp(0, SHAPE_N as i64 - 1) as usize;
+                let old = |lead_idx: usize| original.of(lead_idx, cycle.beat_idx)[from];
+                let mixed: f32 = weights.iter().enumerate().map(|(lead_idx, weight)| weight * old(lead_idx)).sum();
+                let normal: f32 = StandardNormal.sample(rng);
+                // Neighbours share half of their noise, as below 40 Hz.
+                let coloured = 0.7 * (normal + before);
+                before = normal;
+                let wave = (TAU * (phase + turn_n * idx as f32 / SHAPE_N as f32)).sin();
+                lead.push(mixed + noise * coloured + wander * wave);
+            }
+            if fibrillates {
+                let shape = &mut lead[start..];
+                let (from, to) = (shape[P.start - 1], shape[QRS.start]);
+                let step_n = (QRS.start + 1 - P.start) as f32;
+                for (step, sample) in shape[P.start..QRS.start].iter_mut().enumerate() {
+                    *sample = from + (to - from) * ((step + 1) as f32 / step_n);
+                }
+                for (idx, sample) in shape.iter_mut().enumerate() {
+                    let turn = atrial_phase + atrial_n * idx as f32 / SHAPE_N as f32;
+                    *sample += fibrillation * (TAU * turn).sin();
+                }
+            }
+        }
+    }
+    // A rotated lead has some of each old one's spikes, and is scaled by its own QRS height.
+    let spikes = leads.iter_mut().zip(&mixing).map(|(lead, weights)| {
+        let factor = scale(lead).abs();
+        let spike = |cycle: &Cycle| {
+            let old = original.spikes.iter().map(|old| old[cycle.beat_idx]);
+            factor * weights.iter().zip(old).map(|(weight, old)| weight.abs() * old).sum::<f32>()
+        };
+        cycles.iter().map(spike).collect()
+    });
+    let spikes = spikes.collect();
+    Shapes { leads, spikes, beat_n: cycles.len() }
+}
+
+/// The features of copies, for [`Params`] and a seed.
+///
+/// # Errors
+/// As [`morphology::features`].
+pub fn copies(params: &Params, signals: &Signals, beats: &Beats, seed: u64) -> Result<Features, StageError> {
+    let original = Shapes::cut(signals, beats, &params.leads, MAX_LEAD_N)?;
+    let mut copies = Copies::default();
+    for copy_idx in 0..params.copies_n {
+        // Copies are far apart in the generator's sequence of seeds, so that more copies change none.
+        let seed = seed.wrapping_add((copy_idx as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        copies.add(params, &original, beats, copy_idx, seed)?;
+    }
+    Ok(copies.features(beats))
+}

@@ -1,0 +1,159 @@
+//! `morphology`: features of each beat from its shape, against the other beats of the same record.
+//!
+//! What a beat looks like says little across patients: a bundle branch block of one is the ectopic beat of another. What
+//! carries over is how much a beat differs from what is usual *in its own record*. So the record's dominant beat is found
+//! without any label ([`groups`]), and each beat is measured against it ([`measures`]): QRS complex, P wave and T wave apart, on
+//! up to two leads. What a feature is, with its source, stands there.
+//!
+//! Invariants: labels are never looked at; gain, polarity and the order of the leads do not matter
+//! (`tests::gain_polarity_and_order_of_leads_do_not_matter`); every number is finite. The whole record decides what is usual,
+//! so a beat's features depend on beats after it.
+
+mod filter;
+pub(crate) mod groups;
+pub(crate) mod measures;
+pub(crate) mod shapes;
+
+use ecgpipe_sdk::{Beats, Context, Each, Features, Signals, Stage, StageError, StageFacts, facts::names, ports};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use self::{
+    groups::Groups,
+    shapes::{MAX_LEAD_N, Shapes},
+};
+use crate::lead;
+
+/// Computes features of each beat from its shape.
+pub struct Morphology;
+
+/// Which leads.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Params {
+    /// Leads by name, the best first. The first one that a record has, else its first lead that is a voltage, is looked at.
+    pub leads: Vec<String>,
+    /// How many leads are looked at where there are more, 1 or 2; the second one is the record's next voltage.
+    #[schemars(range(min = 1, max = 2))]
+    pub leads_n: usize,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self { leads: lead::default_preference(), leads_n: MAX_LEAD_N }
+    }
+}
+
+ports! {
+    /// What `morphology` takes.
+    pub struct Inputs {
+        /// The recording.
+        pub signals: Each<Signals>,
+        /// Where the beats are; detected beats and reference beats alike.
+        pub beats: Each<Beats>,
+        /// Other features of the same beats, such as those of `rhythm`: they come first in the output.
+        pub features: Option<Each<Features>>,
+    }
+}
+
+ports! {
+    /// What `morphology` gives.
+    pub struct Outputs {
+        /// One row a beat, in the order of the beats.
+        pub features: Each<Features>,
+    }
+}
+
+impl Stage for Morphology {
+    const NAME: &'static str = "morphology";
+    const SUMMARY: &'static str =
+        "features of each beat from its shape against the record's own dominant beat: QRS, P and T on up to two leads";
+    type Params = Params;
+    type Inputs = Inputs;
+    type Outputs = Outputs;
+
+    fn check(params: &Params) -> Result<(), String> {
+        if !(1..=MAX_LEAD_N).contains(&params.leads_n) {
+            return Err(format!("`leads_n` must be 1 or 2, not {}", params.leads_n));
+        }
+        Ok(())
+    }
+
+    fn facts(params: &Params, facts: &mut StageFacts<'_>) {
+        lead::check_records(facts, "signals", &params.leads);
+        facts.same(&["beats", "features"], &[names::BEATS], "compute both from the same beats");
+        facts.pass("beats", "features");
+        let before = facts.get("features", names::FEATURES).and_then(|fact| fact.value.as_array().cloned());
+        let all = before.unwrap_or_default().into_iter().chain(feature_names().into_iter().map(Value::from));
+        facts.set("features", names::FEATURES, Value::Array(all.collect()));
+    }
+
+    fn run(params: &Params, inputs: Inputs, _cx: &Context<'_>) -> Result<Outputs, StageError> {
+        let own = features(params, &inputs.signals, &inputs.beats)?;
+        let features = match inputs.features.as_deref() {
+            Some(before) => joined(before, own)?,
+            None => own,
+        };
+        Ok(Outputs { features: Each::new(features) })
+    }
+}
+
+/// The names of all features, in column order.
+#[must_use]
+pub fn feature_names() -> Vec<String> {
+    measures::names()
+}
+
+/// The features of every beat.
+///
+/// # Errors
+/// If signals and beats are not of one record, no lead is a voltage, or the samples cannot be read.
+pub fn features(params: &Params, signals: &Signals, beats: &Beats) -> Result<Features, StageError> {
+    let (signals_hz, beats_hz) = (signals.sampling_frequency_hz, beats.sampling_frequency_hz);
+    if signals.record != beats.record || signals_hz != beats_hz {
+        return Err(StageError::new(format!(
+            "signals are of record {} at {signals_hz} Hz, beats are of record {} at {beats_hz} Hz",
+            signals.record, beats.record
+        ))
+        .help("connect `signals` to the port that the beats were found on")
+        .record(&signals.record));
+    }
+    let shapes = Shapes::cut(signals, beats, &params.leads, params.leads_n)?;
+    let positions: Vec<i64> = beats.beats.iter().map(|beat| beat.sample_idx).collect();
+    let groups = Groups::of(&shapes, &positions);
+    Ok(Features {
+        record: beats.record.clone(),
+        beat_idx: (0..).take(beats.beats.len()).collect(),
+        names: measures::names(),
+        columns: measures::columns(&shapes, &groups),
+    })
+}
+
+/// Two sets of features of the same beats as one.
+///
+/// # Errors
+/// If they are of other records or beats, or a name is in both.
+pub fn joined(first: &Features, second: Features) -> Result<Features, StageError> {
+    if first.record != second.record || first.beat_idx != second.beat_idx {
+        let message = format!(
+            "the features on port `features` are of {} beats of record {}, the beats are {} of record {}",
+            first.beat_idx.len(),
+            first.record,
+            second.beat_idx.len(),
+            second.record
+        );
+        return Err(StageError::new(message).help("compute both from the same beats").record(&second.record));
+    }
+    if let Some(name) = second.names.iter().find(|name| first.names.contains(name)) {
+        let message = format!("the features on port `features` have `{name}` already");
+        return Err(StageError::new(message).record(&second.record));
+    }
+    let mut features = first.clone();
+    features.names.extend(second.names);
+    features.columns.extend(second.columns);
+    Ok(features)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! Owns the shapes of all beats of a record as numbers that can be compared: cut, scaled by the record itself, turned so that
+//! polarity does not matter.
+//!
+//! It must not know what is measured on them, nor any label.
+
+use ecgpipe_sdk::{Beats, Signals, StageError, kinds::Beat};
+
+use super::filter::{WORK_HZ, filtered_lead};
+use crate::{
+    lead::{self, LeadReader, mv_per_unit},
+    resample::resampled_position,
+};
+
+/// Working samples of a shape before the R-peak: 0.6 s.
+pub(super) const BEFORE_N: usize = 75;
+/// Working samples of a shape: 0.6 s before to 1.0 s after the R-peak.
+pub(crate) const SHAPE_N: usize = 200;
+/// The QRS complex: 0.10 s before to 0.13 s after the R-peak.
+pub(crate) const QRS: std::ops::Range<usize> = 62..92;
+/// The P wave: 0.26 to 0.09 s before the R-peak.
+pub(crate) const P: std::ops::Range<usize> = 42..64;
+/// The T wave: 0.14 to 0.42 s after the R-peak.
+pub(super) const T: std::ops::Range<usize> = 92..128;
+/// Leads that are looked at, at most: the preferred one and one more.
+pub(crate) const MAX_LEAD_N: usize = 2;
+/// A spike rises and falls within this time.
+const SPIKE_REACH_S: f64 = 0.006;
+/// A spike is looked for from here to the R-peak.
+const SPIKE_BEFORE_S: f64 = 0.3;
+/// Lower than any voltage of a heart on the skin.
+const LEAST_MV: f32 = 1e-4;
+
+/// The beats of a record, lead by lead.
+pub(crate) struct Shapes {
+    /// One lead: [`SHAPE_N`] numbers a beat, in units of the record's usual QRS height on this lead.
+    pub(crate) leads: Vec<Vec<f32>>,
+    /// One lead: for each beat the height of the sharpest spike before or at the start of its QRS complex, in the same units.
+    pub(crate) spikes: Vec<Vec<f32>>,
+    pub(crate) beat_n: usize,
+}
+
+impl Shapes {
+    /// Cuts the beats out of so many leads, or as many as there are, the preferred one first.
+    ///
+    /// # Errors
+    /// If no lead is a voltage or the samples cannot be read.
+    pub(crate) fn cut(
+        signals: &Signals,
+        beats: &Beats,
+        preferred: &[String],
+        lead_n: usize,
+    ) -> Result<Self, StageError> {
+        let first = lead::choose(signals, preferred)?;
+        let others = (0..signals.leads.len()).filter(|&idx| idx != first);
+        let others = others.filter(|&idx| mv_per_unit(&signals.leads[idx].units).is_some());
+        let mut cut = Self { leads: Vec::new(), spikes: Vec::new(), beat_n: beats.beats.len() };
+        for lead_idx in std::iter::once(first).chain(others).take(lead_n) {
+            let samples = filtered_lead(signals, lead_idx)?;
+            let mut shapes = Vec::with_capacity(beats.beats.len() * SHAPE_N);
+            for beat in &beats.beats {
+                let peak = resampled_position(beat.sample_idx, signals.sampling_frequency_hz, WORK_HZ).round() as i64;
+                append_shape(&samples, peak - BEFORE_N as i64, &mut shapes);
+            }
+            let factor = scale(&mut shapes).abs();
+            let spikes = spikes_mv(signals, lead_idx, beats)?;
+            cut.leads.push(shapes);
+            cut.spikes.push(spikes.into_iter().map(|mv| mv * factor).collect());
+        }
+        Ok(cut)
+    }
+
+    /// The shape of one beat on one lead.
+    pub(crate) fn of(&self, lead_idx: usize, beat_idx: usize) -> &[f32] {
+        &self.leads[lead_idx][beat_idx * SHAPE_N..][..SHAPE_N]
+    }
+}
+
+/// One shape; past the ends of the record their samples are repeated.
+fn append_shape(samples: &[f32], start: i64, to: &mut Vec<f32>) {
+    let last_idx = samples.len() as i64 - 1;
+    if last_idx < 0 {
+        to.resize(to.len() + SHAPE_N, 0.0);
+    } else if start >= 0 && start + SHAPE_N as i64 <= samples.len() as i64 {
+        to.extend_from_slice(&samples[start as usize..][..SHAPE_N]);
+    } else {
+        to.extend((start..start + SHAPE_N as i64).map(|idx| samples[idx.clamp(0, last_idx) as usize]));
+    }
+}
+
+/// Divides by the median height of the QRS complexes, so that gain does not matter, and turns a lead over whose QRS
+/// complexes mostly point down. Gives the factor.
+pub(crate) fn scale(shapes: &mut [f32]) -> f32 {
+    let qrs = || shapes.chunks_exact(SHAPE_N).map(|shape| &shape[QRS]);
+    let mut heights: Vec<f32> = qrs().map(peak_to_peak).collect();
+    let mut polarities: Vec<f32> = qrs().map(|qrs| maximum(qrs) + minimum(qrs)).collect();
+    let height = median(&mut heights).max(LEAST_MV);
+    let factor = if median(&mut polarities) < 0.0 { -1.0 / height } else { 1.0 / height };
+    shapes.iter_mut().for_each(|sample| *sample *= factor);
+    factor
+}
+
+/// For each beat the height in mV of the sharpest spike in the 0.3 s before its R-peak: how far a sample is from the mean of
+/// those [`SPIKE_REACH_S`] before and after it, on the same side of both. The stimulus of a pacemaker lasts 0.5 to 2 ms and
+/// shows as such a spike in recorders without a pacing channel; the QRS complex of a heart does not turn that fast.
+fn spikes_mv(signals: &Signals, lead_idx: usize, beats: &Beats) -> Result<Vec<f32>, StageError> {
+    let hz = signals.sampling_frequency_hz;
+    let reach_n = ((SPIKE_REACH_S * hz).round() as usize).max(1);
+    let before_n = (SPIKE_BEFORE_S * hz) as i64;
+    let sample_n = signals.sample_n();
+    let mut reader = LeadReader::new(signals, lead_idx);
+    let mut spike = |beat: &Beat| {
+        let end = (beat.sample_idx + 1).clamp(0, sample_n as i64) as usize;
+        let start = (beat.sample_idx - before_n).clamp(0, end as i64) as usize;
+        let samples = reader.read(start..end)?;
+        let heights = samples.windows(2 * reach_n + 1).map(|around| {
+            let (before, at, after) = (around[0], around[reach_n], around[2 * reach_n]);
+            // NaN, as of invalid samples, is no spike.
+            (at - before).min(at - after).max((before - at).min(after - at)).max(0.0)
+        });
+        Ok(heights.fold(0.0, f32::max))
+    };
+    beats.beats.iter().map(&mut spike).collect()
+}
+
+/// The lower median; 0 of nothing.
+pub(super) fn median(values: &mut [f32]) -> f32 {
+    if values.is_empty() {
+        return 0.0;
+    }
+    let middle = (values.len() - 1) / 2;
+    *values.select_nth_unstable_by(middle, f32::total_cmp).1
+}
+
+pub(super) fn maximum(values: &[f32]) -> f32 {
+    values.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+pub(super) fn minimum(values: &[f32]) -> f32 {
+    values.iter().copied().fold(f32::INFINITY, f32::min)
+}
+
+pub(super) fn peak_to_peak(values: &[f32]) -> f32 {
+    maximum(values) - minimum(values)
+}

@@ -1,0 +1,155 @@
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+use ecgpipe_sdk::{
+    Lead, RecordId,
+    kinds::{Beat, INVALID_SAMPLE, PeakSource},
+};
+
+use super::*;
+
+const BEAT_N: usize = 60;
+
+/// Every tenth beat from the fifth on is wide and tall, without a P wave.
+fn is_ectopic(beat_idx: usize) -> bool {
+    beat_idx % 10 == 5
+}
+
+/// One beat a second at 360 Hz: P wave, QRS complex and T wave as bumps, on two leads of different gain.
+fn signals() -> Signals {
+    let bump = |time_s: f64, at_s: f64, width_s: f64| (-0.5 * ((time_s - at_s) / width_s).powi(2)).exp();
+    let sample = |idx: usize, share: f64| {
+        let (beat_idx, time_s) = (idx / 360, (idx % 360) as f64 / 360.0 - 0.5);
+        let mv = if is_ectopic(beat_idx) {
+            1.6 * bump(time_s, 0.02, 0.035) - 0.5 * bump(time_s, 0.25, 0.06)
+        } else {
+            0.15 * bump(time_s, -0.17, 0.02) + bump(time_s, 0.0, 0.012) + 0.3 * bump(time_s, 0.25, 0.04)
+        };
+        (mv * share * 1000.0).round() as i32
+    };
+    let lead = |name: &str, share: f64| Lead {
+        name: name.to_owned(),
+        units: "mV".to_owned(),
+        gain_adu_per_unit: 1000.0,
+        baseline_adu: 0,
+        samples: (0..BEAT_N * 360).map(|idx| sample(idx, share)).collect::<Vec<_>>().into(),
+    };
+    Signals {
+        record: RecordId::new("p1").unwrap(),
+        patient: "p1".to_owned(),
+        sampling_frequency_hz: 360.0,
+        leads: vec![lead("MLII", 1.0), lead("V5", 0.4)],
+        comments: Vec::new(),
+    }
+}
+
+fn beats(signals: &Signals) -> Beats {
+    Beats {
+        record: signals.record.clone(),
+        patient: signals.patient.clone(),
+        sampling_frequency_hz: signals.sampling_frequency_hz,
+        sample_n: signals.sample_n() as i64,
+        source: PeakSource::Detected,
+        beats: (0..BEAT_N as i64).map(|idx| Beat { sample_idx: idx * 360 + 180, symbol: None }).collect(),
+        missed: Vec::new(),
+    }
+}
+
+fn computed(signals: &Signals) -> Features {
+    features(&Params::default(), signals, &beats(signals)).unwrap()
+}
+
+fn column<'a>(features: &'a Features, name: &str) -> &'a [f32] {
+    let place = features.names.iter().position(|known| known == name).unwrap();
+    &features.columns[place]
+}
+
+#[test]
+fn ectopic_beats_differ_from_the_dominant_one_and_the_others_do_not() {
+    let features = computed(&signals());
+    for beat_idx in 1..BEAT_N - 1 {
+        let value = |name: &str| column(&features, name)[beat_idx];
+        if is_ectopic(beat_idx) {
+            assert!(value("qrs_correlation_max") < 0.8 && value("cosine_to_dominant") < 0.8, "{beat_idx}");
+            assert!(value("qrs_width_difference_ms_min") >= 30.0, "{}", value("qrs_width_difference_ms_min"));
+            assert!((value("qrs_height_log_min") - 1.6f32.ln()).abs() < 0.1, "{}", value("qrs_height_log_min"));
+            assert!(value("p_projection_max") < 0.3, "{}", value("p_projection_max"));
+            assert!((value("alike_share_relative") - 6.0 / 54.0).abs() < 0.01, "{}", value("alike_share_relative"));
+        } else {
+            assert!(value("qrs_correlation_min") > 0.99 && value("qrs_difference_max") < 0.05, "{beat_idx}");
+            assert!((value("p_projection_min") - 1.0).abs() < 0.2, "{}", value("p_projection_min"));
+            assert!((value("mix_dominant") - 1.0).abs() < 0.1 && value("mix_other").abs() < 0.1, "{beat_idx}");
+        }
+    }
+}
+
+#[test]
+fn a_fusion_beat_is_some_of_both() {
+    let mut signals = signals();
+    for lead in &mut signals.leads {
+        let mut samples = lead.samples.to_vec().unwrap();
+        // Beat 30 becomes the mean of beats 31 (dominant) and 35 (ectopic).
+        for idx in 0..360 {
+            samples[30 * 360 + idx] = (samples[31 * 360 + idx] + samples[35 * 360 + idx]) / 2;
+        }
+        lead.samples = samples.into();
+    }
+    let features = computed(&signals);
+    let value = |name: &str, beat_idx: usize| column(&features, name)[beat_idx];
+    assert!((value("mix_dominant", 30) - 0.5).abs() < 0.1 && (value("mix_other", 30) - 0.5).abs() < 0.1);
+    assert!(value("mix_least", 30) > 0.4 && value("mix_least", 31) < 0.1 && value("mix_least", 35) < 0.1);
+    assert!(value("mix_rest", 30) < 0.2);
+}
+
+#[test]
+fn gain_polarity_and_order_of_leads_do_not_matter() {
+    let expected = computed(&signals());
+    let mut changed = signals();
+    changed.leads[0].gain_adu_per_unit = -250.0;
+    changed.leads[1].gain_adu_per_unit = 8000.0;
+    changed.leads.reverse();
+    let found = computed(&changed);
+    for ((name, expected), found) in expected.names.iter().zip(&expected.columns).zip(&found.columns) {
+        for (beat_idx, (expected, found)) in expected.iter().zip(found).enumerate() {
+            assert!((expected - found).abs() < 2e-3 * expected.abs().max(1.0), "{name} {beat_idx}: {expected} {found}");
+        }
+    }
+}
+
+#[test]
+fn any_signal_gives_finite_numbers() {
+    let flat = |value: i32| {
+        let mut signals = signals();
+        signals.leads.iter_mut().for_each(|lead| lead.samples = vec![value; BEAT_N * 360].into());
+        signals
+    };
+    let mut clipped = signals();
+    let samples = clipped.leads[0].samples.to_vec().unwrap();
+    clipped.leads[0].samples =
+        samples.iter().map(|sample| (sample * 1000).clamp(-32_768, 32_767)).collect::<Vec<_>>().into();
+    let mut single = signals();
+    single.leads.truncate(1);
+    for signals in [flat(0), flat(30_000), flat(INVALID_SAMPLE), clipped, single] {
+        let features = computed(&signals);
+        assert_eq!((features.names.len(), features.columns[0].len()), (features.columns.len(), BEAT_N));
+        assert!(features.columns.iter().flatten().all(|value| value.is_finite()));
+    }
+    let signals = signals();
+    let mut none = beats(&signals);
+    none.beats.clear();
+    assert!(features(&Params::default(), &signals, &none).unwrap().columns.iter().all(Vec::is_empty));
+    none.beats = vec![Beat { sample_idx: 0, symbol: None }];
+    let one = features(&Params::default(), &signals, &none).unwrap();
+    assert!(one.columns.iter().flatten().all(|value| value.is_finite()));
+}
+
+#[test]
+fn features_are_joined_and_doubles_refused() {
+    let own = computed(&signals());
+    let first = Features { names: vec!["rr_before_s".to_owned()], columns: vec![vec![0.8; BEAT_N]], ..own.clone() };
+    let both = joined(&first, own.clone()).unwrap();
+    assert_eq!(both.names.len(), 1 + own.names.len());
+    assert_eq!((both.names[0].as_str(), both.columns[0][0]), ("rr_before_s", 0.8));
+    let error = joined(&own, own.clone()).unwrap_err().to_string();
+    assert!(error.contains("have `qrs_correlation_min` already"), "{error}");
+    let fewer = Features { beat_idx: vec![0], names: Vec::new(), columns: Vec::new(), ..own.clone() };
+    assert!(joined(&fewer, own).unwrap_err().to_string().contains("1 beats of record p1, the beats are 60"));
+}
