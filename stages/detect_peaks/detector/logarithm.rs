@@ -20,7 +20,7 @@ pub(super) fn ln(value: f32) -> f32 {
     let square = x * x;
     let high = ((7.037_683_6e-2 * x - 1.151_461e-1) * x + 1.167_699_9e-1) * square;
     let middle = (-1.242_014_1e-1 * x + 1.424_932_3e-1) * x - 1.666_805_8e-1;
-    let low = (2.000_071_5e-1 * x - 2.499_999_4e-1) * x + 3.333_333_1e-1;
+    let low = (2.000_071_5e-1 * x - 2.499_999_4e-1) * x + 3.333_333e-1;
     let cubic = square * x;
     let rest = (high * x + middle) * cubic + low;
     // ln 2 in two parts, the larger one exact in every product.
