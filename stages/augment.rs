@@ -373,3 +373,88 @@ pub fn copies(params: &Params, signals: &Signals, beats: &Beats, seed: u64) -> R
     }
     Ok(copies.features(beats))
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::morphology::tests::{BEAT_N, beats, column, is_ectopic, signals};
+
+    fn copied(params: &Params, seed: u64) -> Features {
+        let signals = signals();
+        copies(params, &signals, &beats(&signals), seed).unwrap()
+    }
+
+    /// Only the copy of this place among four.
+    fn only(copy_idx: usize) -> Features {
+        let params = Params { copies_n: copy_idx + 1, ..Params::default() };
+        let (all, fewer) = (copied(&params, 7), copied(&Params { copies_n: copy_idx.max(1), ..params }, 7));
+        if copy_idx == 0 {
+            return all;
+        }
+        // Rows of a beat are in the order of their copies: those that the fewer copies have come first.
+        let mut kept = Vec::new();
+        for (row, beat_idx) in all.beat_idx.iter().enumerate() {
+            let before_n = fewer.beat_idx.iter().filter(|other| *other == beat_idx).count();
+            let place = all.beat_idx[..row].iter().filter(|other| *other == beat_idx).count();
+            if place >= before_n {
+                kept.push(row);
+            }
+        }
+        Features {
+            beat_idx: kept.iter().map(|&row| all.beat_idx[row]).collect(),
+            columns: all.columns.iter().map(|column| kept.iter().map(|&row| column[row]).collect()).collect(),
+            ..all
+        }
+    }
+
+    #[test]
+    fn same_seed_same_rows() {
+        let params = Params::default();
+        let first = copied(&params, 1);
+        assert_eq!(first, copied(&params, 1));
+        assert_ne!(first, copied(&params, 2));
+        assert_eq!(first.names[..NAMES.len()], NAMES);
+        assert_eq!(first.names[NAMES.len()..], morphology::feature_names());
+        assert!(first.columns.iter().flatten().all(|value| value.is_finite()));
+        assert!(first.beat_idx.is_sorted() && first.beat_idx.iter().all(|idx| (0..BEAT_N as i64).contains(idx)));
+        // More copies leave those before as they are.
+        let fewer = copied(&Params { copies_n: 1, ..params }, 1);
+        for (row, beat_idx) in fewer.beat_idx.iter().enumerate() {
+            let place = first.beat_idx.iter().position(|other| other == beat_idx).unwrap();
+            assert!((0..first.names.len()).all(|idx| first.columns[idx][place] == fewer.columns[idx][row]));
+        }
+    }
+
+    #[test]
+    fn what_is_unlike_stays_unlike() {
+        // A narrow QRS complex that is off by 16 ms is unlike, too.
+        let features = copied(&Params { copies_n: 2, shift_max_n: 0, ..Params::default() }, 3);
+        let cosine = column(&features, "cosine_to_dominant");
+        for (row, &beat_idx) in features.beat_idx.iter().enumerate() {
+            assert_eq!(cosine[row] < 0.85, is_ectopic(beat_idx as usize), "beat {beat_idx}: {}", cosine[row]);
+        }
+    }
+
+    #[test]
+    fn fibrillation_is_irregular_and_without_p_waves() {
+        let (as_is, fibrillation) = (only(0), only(3));
+        let mean = |features: &Features, name: &str| {
+            let column = column(features, name);
+            column.iter().sum::<f32>() / column.len() as f32
+        };
+        assert!(mean(&as_is, "rr_irregularity_record_log") < -3.5, "a beat a second, but for the jitter");
+        assert!(mean(&fibrillation, "rr_irregularity_record_log") > -2.5);
+        // Against a dominant beat without a P wave there is nothing to project on.
+        assert!(mean(&fibrillation, "p_correlation_max") < mean(&as_is, "p_correlation_max") - 0.2);
+    }
+
+    #[test]
+    fn parameters_have_their_ranges() {
+        assert_eq!(Augment::check(&Params::default()), Ok(()));
+        let error = Augment::check(&Params { copies_n: 0, ..Params::default() }).unwrap_err();
+        assert_eq!(error, "`copies_n` must be 1 to 100, not 0");
+        let error = Augment::check(&Params { noise_max: f32::NAN, ..Params::default() }).unwrap_err();
+        assert_eq!(error, "`noise_max` must be 0 to 1, not NaN");
+    }
+}

@@ -156,4 +156,4 @@ pub fn joined(first: &Features, second: Features) -> Result<Features, StageError
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,15 +6,15 @@ use ecgpipe_sdk::{
 
 use super::*;
 
-const BEAT_N: usize = 60;
+pub(crate) const BEAT_N: usize = 60;
 
 /// Every tenth beat from the fifth on is wide and tall, without a P wave.
-fn is_ectopic(beat_idx: usize) -> bool {
+pub(crate) fn is_ectopic(beat_idx: usize) -> bool {
     beat_idx % 10 == 5
 }
 
 /// One beat a second at 360 Hz: P wave, QRS complex and T wave as bumps, on two leads of different gain.
-fn signals() -> Signals {
+pub(crate) fn signals() -> Signals {
     let bump = |time_s: f64, at_s: f64, width_s: f64| (-0.5 * ((time_s - at_s) / width_s).powi(2)).exp();
     let sample = |idx: usize, share: f64| {
         let (beat_idx, time_s) = (idx / 360, (idx % 360) as f64 / 360.0 - 0.5);
@@ -41,7 +41,7 @@ fn signals() -> Signals {
     }
 }
 
-fn beats(signals: &Signals) -> Beats {
+pub(crate) fn beats(signals: &Signals) -> Beats {
     Beats {
         record: signals.record.clone(),
         patient: signals.patient.clone(),
@@ -57,7 +57,7 @@ fn computed(signals: &Signals) -> Features {
     features(&Params::default(), signals, &beats(signals)).unwrap()
 }
 
-fn column<'a>(features: &'a Features, name: &str) -> &'a [f32] {
+pub(crate) fn column<'a>(features: &'a Features, name: &str) -> &'a [f32] {
     let place = features.names.iter().position(|known| known == name).unwrap();
     &features.columns[place]
 }
@@ -139,6 +139,50 @@ fn any_signal_gives_finite_numbers() {
     none.beats = vec![Beat { sample_idx: 0, symbol: None }];
     let one = features(&Params::default(), &signals, &none).unwrap();
     assert!(one.columns.iter().flatten().all(|value| value.is_finite()));
+}
+
+#[test]
+fn a_pacing_spike_is_seen_and_a_heart_has_none() {
+    let mut signals = signals();
+    let mut samples = signals.leads[0].samples.to_vec().unwrap();
+    for beat_idx in 0..BEAT_N {
+        // One sample, 110 ms before the R-peak, half as high as the QRS complex.
+        samples[beat_idx * 360 + 140] += 500;
+    }
+    let without = computed(&signals);
+    signals.leads[0].samples = samples.into();
+    let with = computed(&signals);
+    for beat_idx in 1..BEAT_N {
+        let (without, with) = (column(&without, "spike_log")[beat_idx], column(&with, "spike_log")[beat_idx]);
+        assert!(without < 0.1f32.ln() && with > 0.3f32.ln(), "{beat_idx}: {without} {with}");
+    }
+    assert!(column(&with, "record_spike_log")[0] > 0.3f32.ln());
+}
+
+#[test]
+fn common_early_wide_beats_do_not_become_dominant() {
+    // Ectopic beats that are exactly alike are the majority of the references; the conducted ones are noisy.
+    let mut signals = signals();
+    let positions: Vec<i64> =
+        (0..BEAT_N as i64).map(|idx| if idx % 2 == 0 { idx * 360 + 90 } else { idx * 360 - 90 }).collect();
+    let ectopic = |idx: usize| idx % 2 == 1;
+    let bump = |distance: i64, width: f64| (1000.0 * (-0.5 * (distance as f64 / width).powi(2)).exp()) as i32;
+    let mut samples = vec![0; BEAT_N * 360];
+    for (idx, &position) in positions.iter().enumerate() {
+        for at in (position - 80).max(0)..(position + 80).min(samples.len() as i64) {
+            let width = if ectopic(idx) { 18.0 } else { 4.0 + (idx % 6) as f64 };
+            samples[at as usize] += bump(at - position, width);
+        }
+    }
+    signals.leads.truncate(1);
+    signals.leads[0].samples = samples.into();
+    let mut beats = beats(&signals);
+    beats.beats = positions.iter().map(|&sample_idx| Beat { sample_idx, symbol: None }).collect();
+    let features = features(&Params::default(), &signals, &beats).unwrap();
+    let wide = column(&features, "qrs_width_difference_ms_min");
+    for idx in 4..BEAT_N - 4 {
+        assert_eq!(wide[idx] > 40.0, ectopic(idx), "beat {idx}: {}", wide[idx]);
+    }
 }
 
 #[test]

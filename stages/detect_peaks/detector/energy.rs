@@ -140,8 +140,9 @@ impl Energy {
             let place = first + energy.shape_step_n() * point as f32;
             (place as usize, place.fract())
         });
-        // A candidate is found up to a hop and its reach after its energy.
-        let history_n = energy.hop_n + 2 * energy.margin_n() + 2;
+        // A candidate is found up to a hop and its reach after its energy, the last ones of a record as late as all filters
+        // let them be.
+        let history_n = energy.hop_n + energy.lag_n() + 2 * energy.margin_n() + 2;
         let min_gap_n = (TUNED.min_gap_s * work_hz) as usize;
         energy.leads = (0..lead_n).map(|_| Lead::new(half_n + history_n, min_gap_n)).collect();
         if let Some(first) = energy.leads.first_mut() {

@@ -263,6 +263,18 @@ proptest! {
 }
 
 #[test]
+fn records_of_any_length_end_in_a_last_hop() {
+    // Noise has candidates everywhere, also where the samples before the last hop are needed once more.
+    for hz in [50.0, 62.5, 100.0, 360.0] {
+        for sample_n in 0..(4.5 * hz) as usize {
+            let signal = noise(sample_n);
+            let found = detect(&[&signal, &signal], hz, &DetectorParams::default());
+            assert!(found.iter().all(|&peak| (0..sample_n as i64).contains(&peak)), "{hz} Hz, {sample_n}");
+        }
+    }
+}
+
+#[test]
 fn beats_come_in_time() {
     for hz in RATES_HZ {
         let (signal, _) = normal(hz, 60.0);
