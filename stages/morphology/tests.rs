@@ -1,3 +1,5 @@
+//! Records with known shapes, and what must come out of them. The makers of records serve `augment` too.
+
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 use ecgpipe_sdk::{
     Lead, RecordId,
