@@ -11,9 +11,13 @@ pub struct GitState {
     pub commit: String,
     /// The branch, or `(detached)`.
     pub branch: String,
-    /// True when tracked files differ from the commit.
+    /// True when tracked files differ from the commit, but for those in the folders of what runs leave ([`OUTPUT_FOLDERS`]).
     pub dirty: bool,
 }
+
+/// Folders of the project that runs write to. A published model that is kept under git is no change of the code that makes
+/// the next one.
+const OUTPUT_FOLDERS: [&str; 4] = ["data", "models", "plots", "runs"];
 
 /// Asks git; `None` outside a work tree, before the first commit, or without git.
 #[must_use]
@@ -21,7 +25,8 @@ pub fn state(project: &Path) -> Option<GitState> {
     let output = Command::new("git")
         .arg("-C")
         .arg(project)
-        .args(["--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no"])
+        .args(["--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no", "--", ":/"])
+        .args(OUTPUT_FOLDERS.map(|folder| format!(":(exclude){folder}")))
         .output()
         .ok()?;
     if !output.status.success() {
@@ -59,6 +64,30 @@ fn parse(status: &str) -> Option<GitState> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_run_publishes_is_no_change_of_the_code() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path();
+        let git = |arguments: &[&str]| {
+            let identity = ["-c", "user.name=n", "-c", "user.email=n@example.org"];
+            let output = Command::new("git").arg("-C").arg(path).args(identity).args(arguments).output().expect("git");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        };
+        let write = |name: &str, text: &str| std::fs::write(path.join(name), text).expect("written");
+        std::fs::create_dir(path.join("models")).expect("a folder");
+        write("models/m.onnx", "one");
+        write("code.rs", "one");
+        git(&["init", "--quiet"]);
+        git(&["add", "."]);
+        git(&["commit", "--quiet", "-m", "first"]);
+        let is_dirty = || state(path).expect("a state").dirty;
+        assert!(!is_dirty());
+        write("models/m.onnx", "two");
+        assert!(!is_dirty());
+        write("code.rs", "two");
+        assert!(is_dirty());
+    }
 
     #[test]
     fn reads_commit_branch_and_dirt() {
