@@ -152,21 +152,14 @@ struct Copies {
 }
 
 impl Copies {
-    fn add(
-        &mut self,
-        params: &Params,
-        original: &Shapes,
-        beats: &Beats,
-        copy_idx: usize,
-        seed: u64,
-    ) -> Result<(), StageError> {
+    fn add(&mut self, params: &Params, original: &Original<'_>, copy_idx: usize, seed: u64) -> Result<(), StageError> {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         let rhythm = [Rhythm::AsIs, Rhythm::AsIs, Rhythm::EarlyRuns, Rhythm::Fibrillation][copy_idx % 4];
-        let cycles = cycles(original, beats, rhythm, &mut rng);
+        let cycles = original.cycles(rhythm, &mut rng);
         let positions = positions(params, &cycles, &mut rng);
-        let shapes = changed(params, original, &cycles, rhythm, &mut rng);
+        let shapes = changed(params, &original.shapes, &cycles, rhythm, &mut rng);
         let rhythm = rhythm_features(&positions, POSITION_HZ)
-            .map_err(|error| StageError::from_error(&error).record(&beats.record))?;
+            .map_err(|error| StageError::from_error(&error).record(&original.beats.record))?;
         let groups = Groups::of(&shapes, &positions);
         let columns: Vec<Vec<f32>> = rhythm.columns.into_iter().chain(measures::columns(&shapes, &groups)).collect();
         let row = |idx: usize| columns.iter().map(|column| column[idx]).collect();
@@ -227,49 +220,78 @@ struct Cycle {
     interval_s: f64,
 }
 
-/// The cycles of a copy.
-fn cycles(original: &Shapes, beats: &Beats, rhythm: Rhythm, rng: &mut Xoshiro256PlusPlus) -> Vec<Cycle> {
-    let samples: Vec<i64> = beats.beats.iter().map(|beat| beat.sample_idx).collect();
-    let timely = timeliness(&samples);
-    let groups = Groups::of(original, &samples);
-    let is_early = |idx: usize| timely[idx] < EARLY;
-    let is_unusual = |idx: usize| is_early(idx) || groups.to_dominant[idx] < UNLIKE;
-    let interval_s = |idx: usize| match idx {
-        0 => samples.get(1).map_or(1.0, |next| (next - samples[0]) as f64 / beats.sampling_frequency_hz),
-        _ => (samples[idx] - samples[idx - 1]) as f64 / beats.sampling_frequency_hz,
-    };
-    let mut cycles = Vec::with_capacity(samples.len());
-    let mut start = 0;
-    while start < samples.len() {
-        let end = (start + rng.random_range(BLOCK_BEAT_N)).min(samples.len());
-        let unusual_n = (start..end).filter(|&idx| is_unusual(idx)).count();
-        let share = unusual_n as f32 / (end - start) as f32;
-        let is_kept = rng.random::<f32>() < PLAIN_BLOCK_SHARE + 4.0 * share;
-        // A record of a few beats keeps at least the first block.
-        if is_kept || (cycles.is_empty() && end == samples.len()) {
-            for beat_idx in start..end {
-                let time_n = match rhythm {
-                    Rhythm::AsIs => 1,
-                    Rhythm::EarlyRuns if is_early(beat_idx) => rng.random_range(1..=EARLY_REPEATED_N),
-                    Rhythm::EarlyRuns => usize::from(rng.random::<f32>() >= TIMELY_LEFT_OUT),
-                    // An early beat of the usual shape may be of another origin, which an irregular rhythm would hide.
-                    Rhythm::Fibrillation => usize::from(!is_early(beat_idx) || groups.to_dominant[beat_idx] < UNLIKE),
-                };
-                let cycle = || Cycle { beat_idx, interval_s: interval_s(beat_idx) };
-                cycles.extend(std::iter::repeat_with(cycle).take(time_n));
+/// A record as it is, and what copies are drawn by.
+struct Original<'a> {
+    beats: &'a Beats,
+    shapes: Shapes,
+    /// Positions of the R-peaks.
+    samples: Vec<i64>,
+    /// For each beat, its RR interval as a part of the longer ones around.
+    timely: Vec<f32>,
+    /// For each beat, its cosine to the dominant one.
+    to_dominant: Vec<f32>,
+}
+
+impl<'a> Original<'a> {
+    fn new(params: &Params, signals: &Signals, beats: &'a Beats) -> Result<Self, StageError> {
+        let shapes = Shapes::cut(signals, beats, &params.leads, MAX_LEAD_N)?;
+        let samples: Vec<i64> = beats.beats.iter().map(|beat| beat.sample_idx).collect();
+        let to_dominant = Groups::of(&shapes, &samples).to_dominant;
+        Ok(Self { beats, shapes, timely: timeliness(&samples), samples, to_dominant })
+    }
+
+    fn is_early(&self, idx: usize) -> bool {
+        self.timely[idx] < EARLY
+    }
+
+    fn is_unusual(&self, idx: usize) -> bool {
+        self.is_early(idx) || self.to_dominant[idx] < UNLIKE
+    }
+
+    /// The cycles of a copy.
+    fn cycles(&self, rhythm: Rhythm, rng: &mut Xoshiro256PlusPlus) -> Vec<Cycle> {
+        let interval_s = |idx: usize| match idx {
+            0 => self
+                .samples
+                .get(1)
+                .map_or(1.0, |next| (next - self.samples[0]) as f64 / self.beats.sampling_frequency_hz),
+            _ => (self.samples[idx] - self.samples[idx - 1]) as f64 / self.beats.sampling_frequency_hz,
+        };
+        let mut cycles = Vec::with_capacity(self.samples.len());
+        let mut start = 0;
+        while start < self.samples.len() {
+            let end = (start + rng.random_range(BLOCK_BEAT_N)).min(self.samples.len());
+            let unusual_n = (start..end).filter(|&idx| self.is_unusual(idx)).count();
+            let share = unusual_n as f32 / (end - start) as f32;
+            let is_kept = rng.random::<f32>() < PLAIN_BLOCK_SHARE + 4.0 * share;
+            // A record of a few beats keeps at least the first block.
+            if is_kept || (cycles.is_empty() && end == self.samples.len()) {
+                for beat_idx in start..end {
+                    let time_n = match rhythm {
+                        Rhythm::AsIs => 1,
+                        Rhythm::EarlyRuns if self.is_early(beat_idx) => rng.random_range(1..=EARLY_REPEATED_N),
+                        Rhythm::EarlyRuns => usize::from(rng.random::<f32>() >= TIMELY_LEFT_OUT),
+                        // An early beat of the usual shape may be of another origin, which an irregular rhythm would hide.
+                        Rhythm::Fibrillation => {
+                            usize::from(!self.is_early(beat_idx) || self.to_dominant[beat_idx] < UNLIKE)
+                        }
+                    };
+                    let cycle = || Cycle { beat_idx, interval_s: interval_s(beat_idx) };
+                    cycles.extend(std::iter::repeat_with(cycle).take(time_n));
+                }
+            }
+            start = end;
+        }
+        if rhythm == Rhythm::Fibrillation {
+            let mean_s = cycles.iter().map(|cycle| cycle.interval_s).sum::<f64>() / cycles.len().max(1) as f64;
+            let deviation = rng.random_range(FIBRILLATION_RR_SD_LOG);
+            for cycle in &mut cycles {
+                let normal: f64 = StandardNormal.sample(rng);
+                cycle.interval_s = mean_s * (deviation * normal).exp();
             }
         }
-        start = end;
+        cycles
     }
-    if rhythm == Rhythm::Fibrillation {
-        let mean_s = cycles.iter().map(|cycle| cycle.interval_s).sum::<f64>() / cycles.len().max(1) as f64;
-        let deviation = rng.random_range(FIBRILLATION_RR_SD_LOG);
-        for cycle in &mut cycles {
-            let normal: f64 = StandardNormal.sample(rng);
-            cycle.interval_s = mean_s * (deviation * normal).exp();
-        }
-    }
-    cycles
 }
 
 /// Where the beats of a copy are, in ms.
@@ -364,12 +386,12 @@ fn changed(
 /// # Errors
 /// As [`morphology::features`].
 pub fn copies(params: &Params, signals: &Signals, beats: &Beats, seed: u64) -> Result<Features, StageError> {
-    let original = Shapes::cut(signals, beats, &params.leads, MAX_LEAD_N)?;
+    let original = Original::new(params, signals, beats)?;
     let mut copies = Copies::default();
     for copy_idx in 0..params.copies_n {
         // Copies are far apart in the generator's sequence of seeds, so that more copies change none.
         let seed = seed.wrapping_add((copy_idx as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        copies.add(params, &original, beats, copy_idx, seed)?;
+        copies.add(params, &original, copy_idx, seed)?;
     }
     Ok(copies.features(beats))
 }

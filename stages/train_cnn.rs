@@ -308,3 +308,32 @@ fn epoch_values(scores: &ecgpipe_nn::EpochScores) -> Vec<(String, f64)> {
     values.push(("train/learning_rate".to_owned(), scores.learning_rate));
     values
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(shares: &[(&str, f64)], draws_n: usize) -> Result<(), String> {
+        let class_shares = shares.iter().map(|(class, share)| ((*class).to_owned(), *share)).collect();
+        TrainCnn::check(&Params { class_shares, draws_n, ..Params::default() })
+    }
+
+    #[test]
+    fn shares_are_of_classes_and_one_is_above_0() {
+        assert_eq!(check(&[], 0), Ok(()));
+        assert_eq!(check(&[("N", 3.0), ("V", 0.5)], 1), Ok(()));
+        let message = |shares, draws_n| check(shares, draws_n).expect_err("refused");
+        assert!(message(&[("X", 1.0)], 1).contains("there is no `X`"));
+        assert!(message(&[("N", -1.0)], 1).contains("the share of N in `class_shares` must be 0 or more, not -1"));
+        assert!(message(&[("N", 0.0)], 1).contains("must give one class a share above 0"));
+        assert_eq!(message(&[("N", 1.0)], 0), "`draws_n` must be at least 1");
+    }
+
+    #[test]
+    fn drawn_beats_weigh_alike() {
+        let class_shares = BTreeMap::from([("N".to_owned(), 1.0)]);
+        let config = |params: Params| params.config(Signature::aami(Vec::new()), 0).class_weight_power;
+        assert_eq!(config(Params { class_shares, ..Params::default() }), 0.0);
+        assert_eq!(config(Params::default()), Params::default().class_weight_power);
+    }
+}

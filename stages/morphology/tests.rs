@@ -182,8 +182,8 @@ fn common_early_wide_beats_do_not_become_dominant() {
     beats.beats = positions.iter().map(|&sample_idx| Beat { sample_idx, symbol: None }).collect();
     let features = features(&Params::default(), &signals, &beats).unwrap();
     let wide = column(&features, "qrs_width_difference_ms_min");
-    for idx in 4..BEAT_N - 4 {
-        assert_eq!(wide[idx] > 40.0, ectopic(idx), "beat {idx}: {}", wide[idx]);
+    for (idx, &width) in wide.iter().enumerate().take(BEAT_N - 4).skip(4) {
+        assert_eq!(width > 40.0, ectopic(idx), "beat {idx}: {width}");
     }
 }
 
