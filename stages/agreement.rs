@@ -1,10 +1,10 @@
-//! Owns which inputs belong together, as the stages around a model say it before anything runs: rows of the same beats,
-//! windows cut and scaled for a model as those that it learned from.
+//! Owns which inputs belong together. The stages around a model say it before anything runs: rows of the same beats, windows
+//! cut and scaled for a model as those that it learned from. Stages of a recording and its beats say it when they run.
 //!
 //! It must not know how anything is computed, so that no stage's code identity depends on another's through it.
 
 use ecgpipe_sdk::{
-    FactProblem, Place, StageFacts,
+    Beats, FactProblem, Place, Signals, StageError, StageFacts,
     facts::{FactName, names},
 };
 use serde_json::{Value, json};
@@ -61,6 +61,23 @@ pub fn check_model_inputs(facts: &mut StageFacts<'_>, model: &'static str) {
     } else {
         facts.same(&[model, "rhythm"], &[names::FEATURES], "give both the same `features`, in the same order");
     }
+}
+
+/// Refuses a recording and beats that are not of one record at one sampling frequency: what a stage of both asks when it runs.
+///
+/// # Errors
+/// Names both records and frequencies.
+pub fn check_recording(signals: &Signals, beats: &Beats) -> Result<(), StageError> {
+    let (signals_hz, beats_hz) = (signals.sampling_frequency_hz, beats.sampling_frequency_hz);
+    if signals.record == beats.record && signals_hz == beats_hz {
+        return Ok(());
+    }
+    Err(StageError::new(format!(
+        "signals are of record {} at {signals_hz} Hz, beats are of record {} at {beats_hz} Hz",
+        signals.record, beats.record
+    ))
+    .help("connect `signals` to the port that the beats were found on")
+    .record(&signals.record))
 }
 
 /// The first of many, and how many there are; nothing of none.

@@ -340,8 +340,8 @@ fn changed(
         // Half a turn to three turns in the 1.6 s of a shape.
         let (turn_n, phase) = (0.5 + 2.5 * rng.random::<f32>(), rng.random::<f32>());
         let (atrial_n, atrial_phase) = (rng.random_range(FIBRILLATION_WAVE_N), rng.random::<f32>());
-        for (lead, weights) in leads.iter_mut().zip(&mixing) {
-            let start = lead.len();
+        for (shapes, weights) in leads.iter_mut().zip(&mixing) {
+            let start = shapes.len();
             let mut before = 0.0;
             for idx in 0..SHAPE_N as i64 {
                 let from = (idx + shift).clamp(0, SHAPE_N as i64 - 1) as usize;
@@ -352,15 +352,12 @@ fn changed(
                 let coloured = 0.7 * (normal + before);
                 before = normal;
                 let wave = (TAU * (phase + turn_n * idx as f32 / SHAPE_N as f32)).sin();
-                lead.push(mixed + noise * coloured + wander * wave);
+                shapes.push(mixed + noise * coloured + wander * wave);
             }
             if fibrillates {
-                let shape = &mut lead[start..];
-                let (from, to) = (shape[P.start - 1], shape[QRS.start]);
-                let step_n = (QRS.start + 1 - P.start) as f32;
-                for (step, sample) in shape[P.start..QRS.start].iter_mut().enumerate() {
-                    *sample = from + (to - from) * ((step + 1) as f32 / step_n);
-                }
+                let shape = &mut shapes[start..];
+                shape[P.start..QRS.start].fill(f32::NAN);
+                lead::interpolate_invalid(shape);
                 for (idx, sample) in shape.iter_mut().enumerate() {
                     let turn = atrial_phase + atrial_n * idx as f32 / SHAPE_N as f32;
                     *sample += fibrillation * (TAU * turn).sin();
@@ -389,7 +386,7 @@ pub fn copies(params: &Params, signals: &Signals, beats: &Beats, seed: u64) -> R
     let original = Original::new(params, signals, beats)?;
     let mut copies = Copies::default();
     for copy_idx in 0..params.copies_n {
-        // Copies are far apart in the generator's sequence of seeds, so that more copies change none.
+        // A seed of its own for each copy, so that more copies change none.
         let seed = seed.wrapping_add((copy_idx as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         copies.add(params, &original, copy_idx, seed)?;
     }
@@ -469,6 +466,15 @@ mod tests {
         assert!(mean(&fibrillation, "rr_irregularity_record_log") > -2.5);
         // Against a dominant beat without a P wave there is nothing to project on.
         assert!(mean(&fibrillation, "p_correlation_max") < mean(&as_is, "p_correlation_max") - 0.2);
+    }
+
+    #[test]
+    fn beats_of_another_recording_are_refused() {
+        let signals = signals();
+        let mut other = beats(&signals);
+        other.sampling_frequency_hz = 250.0;
+        let error = copies(&Params::default(), &signals, &other, 1).unwrap_err().to_string();
+        assert_eq!(error, "record p1: signals are of record p1 at 360 Hz, beats are of record p1 at 250 Hz");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    agreement::check_recording,
     lead::{self, LeadReader},
     resample::{Resampling, resampled_position},
 };
@@ -201,14 +202,7 @@ struct Cutting<'a> {
 impl<'a> Cutting<'a> {
     fn new(params: &'a Params, signals: &'a Signals, beats: &'a Beats) -> Result<Self, StageError> {
         let (from_hz, to_hz) = (signals.sampling_frequency_hz, params.sampling_frequency_hz);
-        if signals.record != beats.record || from_hz != beats.sampling_frequency_hz {
-            return Err(StageError::new(format!(
-                "signals are of record {} at {from_hz} Hz, beats are of record {} at {} Hz",
-                signals.record, beats.record, beats.sampling_frequency_hz
-            ))
-            .help("connect `signals` to the port that the beats were found on")
-            .record(&signals.record));
-        }
+        check_recording(signals, beats)?;
         let lead_idx = lead::choose(signals, &params.leads)?;
         let resampling =
             Resampling::new(from_hz, to_hz).map_err(|error| StageError::from_error(&error).record(&signals.record))?;

@@ -22,13 +22,15 @@ const LOW_PASS_HZ: f64 = 40.0;
 /// Samples that are resampled at a time.
 const PIECE_N: usize = 1 << 16;
 
-/// A whole lead in mV at [`WORK_HZ`], filtered; invalid samples are bridged by straight lines.
+/// A whole lead in mV at [`WORK_HZ`], which `resampling` leads to, filtered; invalid samples are bridged by straight lines.
 ///
 /// # Errors
-/// If the lead is not a voltage, its samples cannot be read, or its sampling frequency is out of all proportion.
-pub(super) fn filtered_lead(signals: &Signals, lead_idx: usize) -> Result<Vec<f32>, StageError> {
-    let resampling = Resampling::new(signals.sampling_frequency_hz, WORK_HZ)
-        .map_err(|error| StageError::from_error(&error).record(&signals.record))?;
+/// If the lead is not a voltage or its samples cannot be read.
+pub(super) fn filtered_lead(
+    signals: &Signals,
+    lead_idx: usize,
+    resampling: &Resampling,
+) -> Result<Vec<f32>, StageError> {
     let input_n = signals.sample_n();
     let output_n = resampling.output_n(input_n);
     let mut reader = LeadReader::new(signals, lead_idx);

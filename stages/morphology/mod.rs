@@ -110,15 +110,6 @@ pub fn feature_names() -> Vec<String> {
 /// # Errors
 /// If signals and beats are not of one record, no lead is a voltage, or the samples cannot be read.
 pub fn features(params: &Params, signals: &Signals, beats: &Beats) -> Result<Features, StageError> {
-    let (signals_hz, beats_hz) = (signals.sampling_frequency_hz, beats.sampling_frequency_hz);
-    if signals.record != beats.record || signals_hz != beats_hz {
-        return Err(StageError::new(format!(
-            "signals are of record {} at {signals_hz} Hz, beats are of record {} at {beats_hz} Hz",
-            signals.record, beats.record
-        ))
-        .help("connect `signals` to the port that the beats were found on")
-        .record(&signals.record));
-    }
     let shapes = Shapes::cut(signals, beats, &params.leads, params.leads_n)?;
     let positions: Vec<i64> = beats.beats.iter().map(|beat| beat.sample_idx).collect();
     let groups = Groups::of(&shapes, &positions);

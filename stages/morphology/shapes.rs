@@ -7,8 +7,9 @@ use ecgpipe_sdk::{Beats, Signals, StageError, kinds::Beat};
 
 use super::filter::{WORK_HZ, filtered_lead};
 use crate::{
+    agreement::check_recording,
     lead::{self, LeadReader, mv_per_unit},
-    resample::resampled_position,
+    resample::{Resampling, resampled_position},
 };
 
 /// Working samples of a shape before the R-peak: 0.6 s.
@@ -43,19 +44,22 @@ impl Shapes {
     /// Cuts the beats out of so many leads, or as many as there are, the preferred one first.
     ///
     /// # Errors
-    /// If no lead is a voltage or the samples cannot be read.
+    /// If signals and beats are not of one record, no lead is a voltage, or the samples cannot be read.
     pub(crate) fn cut(
         signals: &Signals,
         beats: &Beats,
         preferred: &[String],
         lead_n: usize,
     ) -> Result<Self, StageError> {
+        check_recording(signals, beats)?;
         let first = lead::choose(signals, preferred)?;
+        let resampling = Resampling::new(signals.sampling_frequency_hz, WORK_HZ)
+            .map_err(|error| StageError::from_error(&error).record(&signals.record))?;
         let others = (0..signals.leads.len()).filter(|&idx| idx != first);
         let others = others.filter(|&idx| mv_per_unit(&signals.leads[idx].units).is_some());
         let mut cut = Self { leads: Vec::new(), spikes: Vec::new(), beat_n: beats.beats.len() };
         for lead_idx in std::iter::once(first).chain(others).take(lead_n) {
-            let samples = filtered_lead(signals, lead_idx)?;
+            let samples = filtered_lead(signals, lead_idx, &resampling)?;
             let mut shapes = Vec::with_capacity(beats.beats.len() * SHAPE_N);
             for beat in &beats.beats {
                 let peak = resampled_position(beat.sample_idx, signals.sampling_frequency_hz, WORK_HZ).round() as i64;

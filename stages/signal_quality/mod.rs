@@ -13,7 +13,7 @@ use ecgpipe_sdk::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::lead;
+use crate::{agreement::check_recording, lead};
 use monitor::{Judgement, Monitor};
 
 /// Judges the quality of signals.
@@ -97,15 +97,9 @@ pub fn quality(params: &Params, signals: &Signals, beats: Option<&Beats>) -> Res
             .help("leave the record out at the source")
             .record(&signals.record));
     }
-    if let Some(beats) = beats
-        && (beats.record != signals.record || beats.sampling_frequency_hz != hz)
-    {
-        return Err(StageError::new(format!(
-            "signals are of record {} at {hz} Hz, beats are of record {} at {} Hz",
-            signals.record, beats.record, beats.sampling_frequency_hz
-        ))
-        .help("connect `signals` and `beats` of the same source")
-        .record(&signals.record));
+    if let Some(beats) = beats {
+        check_recording(signals, beats)
+            .map_err(|error| error.help("connect `signals` and `beats` of the same source"))?;
     }
     let mut monitor = match beats {
         None => Monitor::new(voltages.len(), hz, params.window_s),
