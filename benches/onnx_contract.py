@@ -1,6 +1,6 @@
 """Checks that an ONNX file keeps the contract of ecgpipe: `onnx_contract.py FILE` (needs `pip install onnx onnxruntime`).
 
-Stock ONNX Runtime is given the input `window` alone, then the optional `rhythm` too. Exits with 1 at the first breach.
+Stock ONNX Runtime is given the input `window` alone, then the optional `features` too. Exits with 1 at the first breach.
 """
 
 import json
@@ -29,7 +29,7 @@ def main():
     expect(SIGNATURE_KEY in metadata, f"metadata {SIGNATURE_KEY} is there")
     signature = json.loads(metadata[SIGNATURE_KEY])
     window_n, class_n = signature["window_n"], len(signature["class_names"])
-    rhythm_n = len(signature["rhythm_names"])
+    feature_n = len(signature["feature_names"])
 
     session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
     required = [(value.name, value.shape) for value in session.get_inputs()]
@@ -44,14 +44,14 @@ def main():
         expect(np.abs(alone.sum(axis=1) - 1).max() < 1e-5, "rows sum to 1")
         one_by_one = np.concatenate([session.run(None, {"window": row[None]})[0] for row in window])
         expect(np.abs(one_by_one - alone).max() < 1e-5, "a batch gives what its beats give alone")
-        if rhythm_n:
-            features = rng.random((batch_n, rhythm_n), dtype=np.float32)
+        if feature_n:
+            features = rng.random((batch_n, feature_n), dtype=np.float32)
             absent = np.concatenate([features, np.zeros((batch_n, 1), np.float32)], axis=1)
-            (masked,) = session.run(None, {"window": window, "rhythm": absent})
-            expect(np.abs(masked - alone).max() < 1e-6, "rhythm with 0 in its last column changes nothing")
+            (masked,) = session.run(None, {"window": window, "features": absent})
+            expect(np.abs(masked - alone).max() < 1e-6, "features with 0 in its last column changes nothing")
             known = np.concatenate([features, np.ones((batch_n, 1), np.float32)], axis=1)
-            (both,) = session.run(None, {"window": window, "rhythm": known})
-            expect(both.shape == alone.shape and np.isfinite(both).all(), "rhythm with 1 in its last column is taken")
+            (both,) = session.run(None, {"window": window, "features": known})
+            expect(both.shape == alone.shape and np.isfinite(both).all(), "features with 1 in its last column is taken")
             expect(np.abs(both - alone).max() > 1e-6, "and changes the probabilities")
 
 

@@ -22,21 +22,21 @@ pub fn check_beats(facts: &mut StageFacts<'_>, ports: &[&'static str]) {
     facts.same(ports, &[names::BEATS], help);
 }
 
-/// What every stage that trains says: its inputs are of the same beats, and the model is of their windows, features and
-/// split.
-pub fn training_facts(facts: &mut StageFacts<'_>) {
-    check_beats(facts, &["windows", "rhythm", "split"]);
-    facts.pass_only("windows", "model", &PREPARATION);
-    facts.pass_only("windows", "model", &SURROUNDINGS);
-    if facts.is_connected("rhythm") {
-        facts.pass_only("rhythm", "model", &[names::FEATURES]);
+/// What every stage that trains says: its inputs are of the same beats, and what it gives on the port `model` is of their
+/// windows, features and split.
+pub fn training_facts(facts: &mut StageFacts<'_>, model: &'static str) {
+    check_beats(facts, &["windows", "features", "split"]);
+    facts.pass_only("windows", model, &PREPARATION);
+    facts.pass_only("windows", model, &SURROUNDINGS);
+    if facts.is_connected("features") {
+        facts.pass_only("features", model, &[names::FEATURES]);
     } else {
-        facts.set("model", names::FEATURES, json!([]));
+        facts.set(model, names::FEATURES, json!([]));
     }
-    facts.pass_only("split", "model", &[names::SPLIT, names::LEARNED_RECORDS, names::ESCAPE_RULE]);
+    facts.pass_only("split", model, &[names::SPLIT, names::LEARNED_RECORDS, names::ESCAPE_RULE]);
 }
 
-/// What every stage that uses a model says: `windows` and `rhythm` are prepared as those that the model on port `model`
+/// What every stage that uses a model says: `windows` and `features` are prepared as those that the model on port `model`
 /// learned from.
 pub fn check_model_inputs(facts: &mut StageFacts<'_>, model: &'static str) {
     let help = "cut and scale windows for a model as those that it was trained on: one chain of stages can feed both";
@@ -45,21 +45,21 @@ pub fn check_model_inputs(facts: &mut StageFacts<'_>, model: &'static str) {
     facts.same_or_warn(&[model, "windows"], &SURROUNDINGS, help);
     let Some(learned) = facts.get(model, names::FEATURES) else { return };
     let is_empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
-    if !facts.is_connected("rhythm") {
+    if !facts.is_connected("features") {
         if !is_empty(&learned.value) {
             let message = format!(
-                "`{}` was trained with rhythm features, but `rhythm` is not connected: it answers from the windows alone",
+                "`{}` was trained with features, but `features` is not connected: it answers from the windows alone",
                 facts.from(model)
             );
             let problem = FactProblem::warning(Place::Port(model), message).because(names::FEATURES, learned);
-            facts.tell(problem.help("connect `rhythm` to the features of the same beats"));
+            facts.tell(problem.help("connect `features` to the features of the same beats"));
         }
     } else if is_empty(&learned.value) {
-        let message = format!("`{}` was trained without rhythm features, but `rhythm` is connected", facts.from(model));
-        let problem = FactProblem::error(Place::Port("rhythm"), message).because(names::FEATURES, learned);
-        facts.tell(problem.help("take `rhythm` out here, or connect it to the stage that trains"));
+        let message = format!("`{}` was trained without features, but `features` is connected", facts.from(model));
+        let problem = FactProblem::error(Place::Port("features"), message).because(names::FEATURES, learned);
+        facts.tell(problem.help("take `features` out here, or connect it to the stage that trains"));
     } else {
-        facts.same(&[model, "rhythm"], &[names::FEATURES], "give both the same `features`, in the same order");
+        facts.same(&[model, "features"], &[names::FEATURES], "give both the same `features`, in the same order");
     }
 }
 

@@ -20,7 +20,9 @@
 
 use std::f32::consts::{FRAC_PI_4, TAU};
 
-use ecgpipe_sdk::{Beats, Context, Each, Features, Signals, Stage, StageError, StageFacts, facts::names, ports};
+use ecgpipe_sdk::{
+    Beats, Context, Each, Features, Signals, Stage, StageError, StageFacts, derived_seed, facts::names, ports,
+};
 use ecgpipe_tables::{rhythm::NAMES, rhythm_features};
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
@@ -387,7 +389,7 @@ pub fn copies(params: &Params, signals: &Signals, beats: &Beats, seed: u64) -> R
     let mut copies = Copies::default();
     for copy_idx in 0..params.copies_n {
         // A seed of its own for each copy, so that more copies change none.
-        let seed = seed.wrapping_add((copy_idx as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let seed = derived_seed(seed, copy_idx as u64);
         copies.add(params, &original, copy_idx, seed)?;
     }
     Ok(copies.features(beats))
@@ -448,7 +450,7 @@ mod tests {
     #[test]
     fn what_is_unlike_stays_unlike() {
         // A narrow QRS complex that is off by 16 ms is unlike, too.
-        let features = copied(&Params { copies_n: 2, shift_max_n: 0, ..Params::default() }, 3);
+        let features = copied(&Params { copies_n: 2, shift_max_n: 0, noise_max: 0.01, ..Params::default() }, 3);
         let cosine = column(&features, "cosine_to_dominant");
         for (row, &beat_idx) in features.beat_idx.iter().enumerate() {
             assert_eq!(cosine[row] < 0.85, is_ectopic(beat_idx as usize), "beat {beat_idx}: {}", cosine[row]);

@@ -13,7 +13,7 @@ pub struct Dataset {
     /// `beat_n` rows of window samples in [0, 1].
     pub windows: Vec<f32>,
     /// `beat_n` rows of features; a row of NaN where a beat has none. `None` without features at all.
-    pub rhythm: Option<Vec<f32>>,
+    pub features: Option<Vec<f32>>,
     /// Class of each beat, as an index into [`AamiClass::ALL`].
     pub labels: Vec<u8>,
     /// Record and beat of each row.
@@ -24,7 +24,7 @@ impl Dataset {
     /// The beats as a model takes them.
     #[must_use]
     pub fn beats(&self) -> Beats<'_> {
-        Beats { windows: &self.windows, rhythm: self.rhythm.as_deref() }
+        Beats { windows: &self.windows, features: self.features.as_deref() }
     }
 
     /// The beats with their classes.
@@ -44,18 +44,18 @@ impl Dataset {
 ///
 /// # Errors
 /// If two records have windows of different length or different features.
-pub fn signature(windows: &All<NormalisedWindows>, rhythm: Option<&All<Features>>) -> Result<Signature, StageError> {
-    Ok(Signature { window_n: window_n(windows)?, ..Signature::aami(feature_names(rhythm)?) })
+pub fn signature(windows: &All<NormalisedWindows>, features: Option<&All<Features>>) -> Result<Signature, StageError> {
+    Ok(Signature { window_n: window_n(windows)?, ..Signature::aami(feature_names(features)?) })
 }
 
 /// The names of the features, which must be the same for all records; empty without features.
 ///
 /// # Errors
 /// If two records have different features.
-fn feature_names(rhythm: Option<&All<Features>>) -> Result<Vec<String>, StageError> {
-    let Some(rhythm) = rhythm else { return Ok(Vec::new()) };
+fn feature_names(features: Option<&All<Features>>) -> Result<Vec<String>, StageError> {
+    let Some(features) = features else { return Ok(Vec::new()) };
     let mut names: Option<&Vec<String>> = None;
-    for (record, features) in rhythm.iter() {
+    for (record, features) in features.iter() {
         if names.is_some_and(|names| *names != features.names) {
             let message = format!(
                 "it has the features {:?}, other records have {:?}",
@@ -91,15 +91,15 @@ fn window_n(windows: &All<NormalisedWindows>) -> Result<usize, StageError> {
 pub fn gather(
     part: Part,
     windows: &All<NormalisedWindows>,
-    rhythm: Option<&All<Features>>,
+    features: Option<&All<Features>>,
     split: &Split,
 ) -> Result<Dataset, StageError> {
-    let feature_n = feature_names(rhythm)?.len();
-    let mut dataset = Dataset { rhythm: rhythm.map(|_| Vec::new()), ..Dataset::default() };
+    let feature_n = feature_names(features)?.len();
+    let mut dataset = Dataset { features: features.map(|_| Vec::new()), ..Dataset::default() };
     for (record, rows) in split.beats_of(part) {
         let missing = || StageError::new("the split names it, but it has no windows").record(record);
         let own = &windows.get(record).ok_or_else(missing)?.windows;
-        let features = rhythm.and_then(|rhythm| rhythm.get(record));
+        let features = features.and_then(|features| features.get(record));
         let feature_rows = features.map(Features::to_rows).unwrap_or_default();
         for row in rows {
             // Both lists are sorted by beat, and a beat whose window was dropped is in the split only.
@@ -109,11 +109,11 @@ pub fn gather(
             dataset.windows.extend_from_slice(own.window(window_idx));
             dataset.labels.push(class.index() as u8);
             dataset.places.push((record.clone(), row.beat_idx));
-            if let Some(rhythm) = &mut dataset.rhythm {
+            if let Some(rows) = &mut dataset.features {
                 let found = features.and_then(|features| features.beat_idx.binary_search(&row.beat_idx).ok());
                 match found {
-                    Some(idx) => rhythm.extend_from_slice(&feature_rows[idx * feature_n..][..feature_n]),
-                    None => rhythm.extend(std::iter::repeat_n(f32::NAN, feature_n)),
+                    Some(idx) => rows.extend_from_slice(&feature_rows[idx * feature_n..][..feature_n]),
+                    None => rows.extend(std::iter::repeat_n(f32::NAN, feature_n)),
                 }
             }
         }
@@ -136,11 +136,11 @@ pub fn add_copies(
         if copies.names != names {
             let message = format!("its copies have the features {:?}, its beats have {names:?}", copies.names);
             return Err(StageError::new(message)
-                .help("connect `rhythm` to features in the order in which `augment` computes them")
+                .help("connect `features` to features in the order in which `augment` computes them")
                 .record(record));
         }
     }
-    let Some(mut rows) = dataset.rhythm.take() else { return Ok(()) };
+    let Some(mut rows) = dataset.features.take() else { return Ok(()) };
     for place in 0..dataset.places.len() {
         let (record, beat_idx) = dataset.places[place].clone();
         let (Some(copies), Some(own)) = (copies.get(&record), windows.get(&record)) else { continue };
@@ -154,7 +154,7 @@ pub fn add_copies(
             rows.extend(copies.columns.iter().map(|column| column[row]));
         }
     }
-    dataset.rhythm = Some(rows);
+    dataset.features = Some(rows);
     Ok(())
 }
 
@@ -172,6 +172,30 @@ pub fn draw_weights(dataset: &Dataset, class_shares: &[f64; AamiClass::ALL.len()
         class_shares[class] / record_n[class] as f64 / beat_n[&group] as f64
     };
     groups().map(weight).collect()
+}
+
+/// What a model takes of one record: its features aligned with its windows, where there are any.
+///
+/// # Errors
+/// If windows or features are not those that the model was trained on.
+pub fn model_features(
+    signature: &Signature,
+    windows: &NormalisedWindows,
+    features: Option<&Features>,
+) -> Result<Option<Vec<f32>>, StageError> {
+    let own = &windows.windows;
+    if own.length_n != signature.window_n {
+        let message = format!("windows have {} samples, the model takes {}", own.length_n, signature.window_n);
+        return Err(StageError::new(message).record(&own.record));
+    }
+    match features {
+        Some(features) if features.names != signature.feature_names => {
+            let message = format!("features are {:?}, the model takes {:?}", features.names, signature.feature_names);
+            Err(StageError::new(message).record(&own.record))
+        }
+        Some(features) if !features.names.is_empty() => Ok(Some(align(windows, features))),
+        _ => Ok(None),
+    }
 }
 
 /// The features of the beats that have a window, row by row as the windows; NaN where a beat has none.
@@ -231,7 +255,7 @@ pub(crate) mod tests {
             names: vec!["rr_s".to_owned()],
             columns: vec![vec![0.5, 0.75]],
         };
-        let rhythm = All::new(BTreeMap::from([(record("a"), Arc::new(features))]));
+        let features = All::new(BTreeMap::from([(record("a"), Arc::new(features))]));
         let rows = vec![
             row("a", 0, "N", Part::Training),
             row("a", 1, "V", Part::Training),
@@ -239,14 +263,14 @@ pub(crate) mod tests {
             row("a", 3, "S", Part::Test),
         ];
         let split = Split { strategy: "lists".to_owned(), leaks: Vec::new(), rows };
-        let training = gather(Part::Training, &windows, Some(&rhythm), &split).expect("gathered");
+        let training = gather(Part::Training, &windows, Some(&features), &split).expect("gathered");
         assert_eq!(training.labels, [0, 2]);
         assert_eq!(training.windows, [0.0, 1.0, 0.02, 1.0]);
-        let rhythm_rows = training.rhythm.clone().expect("features");
-        assert_eq!(rhythm_rows[0], 0.5);
-        assert!(rhythm_rows[1].is_nan());
+        let feature_rows = training.features.clone().expect("features");
+        assert_eq!(feature_rows[0], 0.5);
+        assert!(feature_rows[1].is_nan());
         let test = gather(Part::Test, &windows, None, &split).expect("gathered");
-        assert_eq!((test.labels.as_slice(), test.rhythm), (&[1][..], None));
+        assert_eq!((test.labels.as_slice(), test.features), (&[1][..], None));
     }
 
     #[test]
@@ -267,7 +291,7 @@ pub(crate) mod tests {
         add_copies(&mut training, &features(vec![2, 2, 3], "rr_s"), &windows, Some(&own)).expect("added");
         assert_eq!(training.labels, [0, 2, 2, 2]);
         assert_eq!(training.windows, [0.0, 1.0, 0.02, 1.0, 0.02, 1.0, 0.02, 1.0]);
-        assert_eq!(training.rhythm.as_deref(), Some(&[0.0, 2.1, 2.0, 2.1][..]));
+        assert_eq!(training.features.as_deref(), Some(&[0.0, 2.1, 2.0, 2.1][..]));
         let weights = draw_weights(&training, &[3.0, 1.0, 1.5, 0.0, 0.0]);
         assert_eq!(weights, [3.0, 0.5, 0.5, 0.5]);
         let error =

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, num::NonZeroUsize};
 use ecgpipe_formats::npy;
 use ecgpipe_nn::{Beats, Session, export, predict};
 use ecgpipe_sdk::{
-    All, Context, Features, Files, Model, NamedFile, NormalisedWindows, One, Onnx, Part, Split, Stage, StageError,
-    StageFacts, ports,
+    All, Calibration, Context, Features, Files, Model, NamedFile, NormalisedWindows, One, Onnx, Part, Split, Stage,
+    StageError, StageFacts, ports,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,9 +51,11 @@ ports! {
         /// Windows of all records, to compare on.
         pub windows: All<NormalisedWindows>,
         /// Features of all records, if the model was trained with them.
-        pub rhythm: Option<All<Features>>,
+        pub features: Option<All<Features>>,
         /// Which beats are for test: one window of each class becomes a sample.
         pub split: One<Split>,
+        /// What makes the model's probabilities frequencies, of `calibrate`: the file's are then calibrated.
+        pub calibration: Option<One<Calibration>>,
     }
 }
 
@@ -88,16 +90,20 @@ impl Stage for ExportOnnx {
 
     fn facts(_: &Params, facts: &mut StageFacts<'_>) {
         check_model_inputs(facts, "model");
-        check_beats(facts, &["windows", "rhythm", "split"]);
+        check_beats(facts, &["windows", "features", "split"]);
         facts.pass("model", "onnx");
     }
 
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {
-        let model = from_artifact(&inputs.model)?;
-        let metadata = metadata(&inputs.windows)?;
+        let mut model = from_artifact(&inputs.model)?;
+        let mut metadata = metadata(&inputs.windows)?;
+        if let Some(calibration) = &inputs.calibration {
+            model = calibrated(&model, calibration)?;
+            metadata.insert(CALIBRATION_KEY.to_owned(), Certainty::of(calibration).to_json());
+        }
         let bytes = export(&model, &metadata).map_err(|error| StageError::from_error(&error))?;
         let parts = [Part::Training, Part::Validation, Part::Test];
-        let parts = parts.map(|part| gather(part, &inputs.windows, inputs.rhythm.as_ref(), &inputs.split));
+        let parts = parts.map(|part| gather(part, &inputs.windows, inputs.features.as_ref(), &inputs.split));
         let [training, validation, test] = parts;
         let (training, validation, test) = (training?, validation?, test?);
         compare(params, &model, &bytes, &[&training, &validation, &test], cx)?;
@@ -109,6 +115,44 @@ impl Stage for ExportOnnx {
             samples: One::new(Files::new(samples)),
         })
     }
+}
+
+/// Metadata key of what was done to the probabilities, see [`Certainty`].
+pub const CALIBRATION_KEY: &str = "ecgpipe.calibration";
+
+/// What a file says of its calibrated probabilities, as JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certainty {
+    /// What the log-probabilities were divided by.
+    pub temperature: f64,
+    /// A beat whose largest probability is lower is uncertain.
+    pub uncertain_below: f64,
+    /// Share of the other beats that was right where the bound was chosen.
+    pub accuracy: f64,
+    /// Share of the beats that were not uncertain there.
+    pub coverage: f64,
+    /// Beats there.
+    pub beat_n: u64,
+}
+
+impl Certainty {
+    fn of(calibration: &Calibration) -> Self {
+        let Calibration { temperature, uncertain_below, accuracy, coverage, beat_n, .. } = *calibration;
+        Self { temperature, uncertain_below, accuracy, coverage, beat_n }
+    }
+
+    fn to_json(self) -> String {
+        serde_json::to_value(self).unwrap_or_default().to_string()
+    }
+}
+
+fn calibrated(model: &ecgpipe_nn::Model, calibration: &Calibration) -> Result<ecgpipe_nn::Model, StageError> {
+    if model.signature().class_names != calibration.classes {
+        let names = (&model.signature().class_names, &calibration.classes);
+        return Err(StageError::new(format!("the model's classes are {:?}, the calibration's {:?}", names.0, names.1)));
+    }
+    model.scaled(calibration.temperature, &calibration.bias).map_err(|error| StageError::from_error(&error))
 }
 
 /// What an application must know to prepare the input; the provenance comes in when the file is published.
@@ -134,7 +178,7 @@ fn metadata(windows: &All<NormalisedWindows>) -> Result<BTreeMap<String, String>
     ]))
 }
 
-/// Compares file and model on evenly spaced beats, with and without rhythm.
+/// Compares file and model on evenly spaced beats, with and without features.
 fn compare(
     params: &Params,
     model: &ecgpipe_nn::Model,
@@ -142,23 +186,23 @@ fn compare(
     parts: &[&Dataset],
     cx: &Context<'_>,
 ) -> Result<(), StageError> {
-    let (window_n, rhythm_n) = (model.signature().window_n, model.signature().rhythm_n());
+    let (window_n, feature_n) = (model.signature().window_n, model.signature().feature_n());
     let beat_n: usize = parts.iter().map(|part| part.beat_n()).sum();
     let step = beat_n.div_ceil(params.compared_n).max(1);
-    let (mut windows, mut rhythm) = (Vec::new(), Vec::new());
+    let (mut windows, mut features) = (Vec::new(), Vec::new());
     for part in parts {
         for row in (0..part.beat_n()).step_by(step) {
             windows.extend_from_slice(&part.windows[row * window_n..][..window_n]);
-            if let Some(rows) = part.rhythm.as_ref().filter(|_| rhythm_n > 0) {
-                rhythm.extend_from_slice(&rows[row * rhythm_n..][..rhythm_n]);
+            if let Some(rows) = part.features.as_ref().filter(|_| feature_n > 0) {
+                features.extend_from_slice(&rows[row * feature_n..][..feature_n]);
             }
         }
     }
     let chosen = choose(params.engine, cx.data_folder(), cx.offline()).map_err(StageError::new)?;
     let mut session = Session::open(bytes, &chosen.engine).map_err(|error| StageError::from_error(&error))?;
     let mut worst: f32 = 0.0;
-    for rhythm in [Some(rhythm.as_slice()).filter(|rows| !rows.is_empty()), None] {
-        let beats = Beats { windows: &windows, rhythm };
+    for features in [Some(features.as_slice()).filter(|rows| !rows.is_empty()), None] {
+        let beats = Beats { windows: &windows, features };
         let of_file = session.probabilities(beats).map_err(|error| StageError::from_error(&error))?;
         let of_model = predict(model, beats, NonZeroUsize::MIN).map_err(|error| StageError::from_error(&error))?;
         let difference = of_file.iter().zip(&of_model).map(|(a, b)| (a - b).abs());

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     agreement::{check_beats, check_model_inputs},
-    dataset::align,
+    dataset::model_features,
     onnx_runtime::{EngineChoice, choose},
 };
 
@@ -39,7 +39,7 @@ ports! {
         /// The windows of the record.
         pub windows: Each<NormalisedWindows>,
         /// The features of the record, if the model was trained with them.
-        pub rhythm: Option<Each<Features>>,
+        pub features: Option<Each<Features>>,
     }
 }
 
@@ -60,7 +60,7 @@ impl Stage for InferOnnx {
 
     fn facts(_: &Params, facts: &mut StageFacts<'_>) {
         check_model_inputs(facts, "onnx");
-        check_beats(facts, &["windows", "rhythm"]);
+        check_beats(facts, &["windows", "features"]);
         facts.pass("windows", "predictions");
         facts.pass_only("onnx", "predictions", &[names::SPLIT, names::LEARNED_RECORDS, names::ESCAPE_RULE]);
     }
@@ -72,7 +72,7 @@ impl Stage for InferOnnx {
         }
         let mut session =
             Session::open(&inputs.onnx.bytes, &chosen.engine).map_err(|error| StageError::from_error(&error))?;
-        let predictions = predict(&mut session, &inputs.windows, inputs.rhythm.as_deref())?;
+        let predictions = predict(&mut session, &inputs.windows, inputs.features.as_deref())?;
         Ok(Outputs { predictions: Each::new(predictions) })
     }
 }
@@ -88,20 +88,9 @@ pub fn predict(
 ) -> Result<Predictions, StageError> {
     let signature = session.signature().clone();
     let own = &windows.windows;
-    if own.length_n != signature.window_n {
-        let message = format!("windows have {} samples, the model takes {}", own.length_n, signature.window_n);
-        return Err(StageError::new(message).record(&own.record));
-    }
-    let aligned = match features {
-        Some(features) if features.names != signature.rhythm_names => {
-            let message = format!("features are {:?}, the model takes {:?}", features.names, signature.rhythm_names);
-            return Err(StageError::new(message).record(&own.record));
-        }
-        Some(features) if !features.names.is_empty() => Some(align(windows, features)),
-        _ => None,
-    };
+    let aligned = model_features(&signature, windows, features)?;
     let probabilities = session
-        .probabilities(Beats { windows: &own.samples, rhythm: aligned.as_deref() })
+        .probabilities(Beats { windows: &own.samples, features: aligned.as_deref() })
         .map_err(|error| StageError::from_error(&error).record(&own.record))?;
     Ok(Predictions {
         record: own.record.clone(),

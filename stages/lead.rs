@@ -47,6 +47,17 @@ pub fn choose(signals: &Signals, preferred: &[String]) -> Result<usize, StageErr
     }
 }
 
+/// Places of up to `lead_n` leads, the one of [`choose`] first, then the other voltages in the order of the record.
+///
+/// # Errors
+/// As [`choose`].
+pub fn choose_several(signals: &Signals, preferred: &[String], lead_n: usize) -> Result<Vec<usize>, StageError> {
+    let first = choose(signals, preferred)?;
+    let is_voltage = |idx: &usize| mv_per_unit(&signals.leads[*idx].units).is_some();
+    let others = (0..signals.leads.len()).filter(|&idx| idx != first).filter(is_voltage);
+    Ok(std::iter::once(first).chain(others).take(lead_n).collect())
+}
+
 /// What [`choose`] will say, as far as the headers are known: refuses records whose chosen lead is no voltage.
 pub fn check_records(facts: &mut StageFacts<'_>, port: &'static str, preferred: &[String]) {
     let mut wrong = Vec::new();

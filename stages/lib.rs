@@ -5,9 +5,11 @@
 
 pub mod aami;
 pub mod agreement;
+pub mod calibration;
 pub mod chart;
 pub mod database;
 pub mod dataset;
+pub mod hold_out;
 pub mod infer;
 pub mod lead;
 pub mod long_recording;
@@ -18,6 +20,8 @@ pub mod record_source;
 pub mod resample;
 
 pub mod augment;
+pub mod calibrate;
+pub mod cross_validate;
 pub mod detect_peaks;
 pub mod evaluate;
 pub mod evaluate_peaks;
@@ -30,7 +34,9 @@ pub mod normalise;
 pub mod plot_beats;
 pub mod plot_confusion;
 pub mod plot_curves;
+pub mod plot_reliability;
 pub mod plot_strips;
+pub mod predict_held_out;
 pub mod rhythm;
 pub mod signal_quality;
 pub mod split;
@@ -46,6 +52,8 @@ include!(concat!(env!("OUT_DIR"), "/code_identity.rs"));
 /// Registers every stage.
 pub fn register(registry: &mut Registry) {
     add::<augment::Augment>(registry);
+    add::<calibrate::Calibrate>(registry);
+    add::<cross_validate::CrossValidate>(registry);
     add::<detect_peaks::DetectPeaks>(registry);
     add::<evaluate::Evaluate>(registry);
     add::<evaluate_peaks::EvaluatePeaks>(registry);
@@ -58,7 +66,9 @@ pub fn register(registry: &mut Registry) {
     add::<plot_beats::PlotBeats>(registry);
     add::<plot_confusion::PlotConfusion>(registry);
     add::<plot_curves::PlotCurves>(registry);
+    add::<plot_reliability::PlotReliability>(registry);
     add::<plot_strips::PlotStrips>(registry);
+    add::<predict_held_out::PredictHeldOut>(registry);
     add::<rhythm::Rhythm>(registry);
     add::<signal_quality::SignalQuality>(registry);
     add::<split::Split>(registry);

@@ -1,4 +1,4 @@
-//! Trains a logistic regression on averaged windows and, where connected, rhythm features: the baseline that keeps the
+//! Trains a logistic regression on averaged windows and, where connected, features: the baseline that keeps the
 //! network honest.
 
 use ecgpipe_nn::{BaselineConfig, LogisticConfig, Signature, train_baseline};
@@ -61,7 +61,7 @@ ports! {
         /// Windows of all records.
         pub windows: All<NormalisedWindows>,
         /// Features of all records.
-        pub rhythm: Option<All<Features>>,
+        pub features: Option<All<Features>>,
         /// Which beats are for training.
         pub split: One<Split>,
     }
@@ -79,7 +79,7 @@ ports! {
 
 impl Stage for TrainBaseline {
     const NAME: &'static str = "train_baseline";
-    const SUMMARY: &'static str = "trains a logistic regression on windows and rhythm features (linfa)";
+    const SUMMARY: &'static str = "trains a logistic regression on windows and features (linfa)";
     type Params = Params;
     type Inputs = Inputs;
     type Outputs = Outputs;
@@ -104,7 +104,7 @@ impl Stage for TrainBaseline {
     }
 
     fn facts(params: &Params, facts: &mut StageFacts<'_>) {
-        training_facts(facts);
+        training_facts(facts, "model");
         if let Some(length_n) = facts.get("windows", names::LENGTH_N)
             && length_n.value.as_u64().is_some_and(|length_n| params.pool_n as u64 > length_n)
         {
@@ -116,8 +116,8 @@ impl Stage for TrainBaseline {
     }
 
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {
-        let signature = signature(&inputs.windows, inputs.rhythm.as_ref())?;
-        let gather = |part| gather(part, &inputs.windows, inputs.rhythm.as_ref(), &inputs.split);
+        let signature = signature(&inputs.windows, inputs.features.as_ref())?;
+        let gather = |part| gather(part, &inputs.windows, inputs.features.as_ref(), &inputs.split);
         let (training, validation) = (gather(Part::Training)?, gather(Part::Validation)?);
         cx.note(format!("{} training beats", training.beat_n()));
         let config = BaselineConfig {

@@ -5,7 +5,8 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, ops::ControlFlow};
 
 use ecgpipe_nn::{
-    Draws, Ending, EpochReport, NetworkConfig, Scores, Selection, Signature, TrainingConfig, train, train_on_draws,
+    Draws, Ending, EpochReport, NetworkConfig, Scores, Selection, Signature, Trained, TrainingConfig, train,
+    train_on_draws,
 };
 use ecgpipe_sdk::{
     All, Context, FactProblem, Features, Metrics, Model, NormalisedWindows, One, Part, Place, Split, Stage, StageError,
@@ -65,17 +66,17 @@ pub struct Params {
     pub hidden_n: usize,
     /// Width of the first layer of the branch of the features.
     #[schemars(range(min = 1, max = 16_384))]
-    pub rhythm_hidden_n: usize,
+    pub feature_hidden_n: usize,
     /// Width of the layer before the classes.
     #[schemars(range(min = 1, max = 16_384))]
     pub fused_n: usize,
     /// Share of hidden units switched off while training.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub dropout: f64,
-    /// Share of beats whose rhythm is hidden while training, so that the model also answers from the window alone.
+    /// Share of beats whose features are hidden while training, so that the model also answers from the window alone.
     #[schemars(range(min = 0, max = 1))]
-    pub rhythm_dropout: f64,
-    /// Share of beats whose window is hidden while training, so that the model learns what the rhythm alone says.
+    pub feature_dropout: f64,
+    /// Share of beats whose window is hidden while training, so that the model learns what the features alone say.
     #[schemars(range(min = 0, max = 1))]
     pub window_dropout: f64,
     /// Training windows are moved by up to this many samples either way, as a detector may miss the R-peak.
@@ -113,10 +114,10 @@ impl Default for Params {
             weight_decay: defaults.weight_decay,
             class_weight_power: defaults.class_weight_power,
             hidden_n: defaults.network.hidden_n,
-            rhythm_hidden_n: defaults.network.rhythm_hidden_n,
+            feature_hidden_n: defaults.network.feature_hidden_n,
             fused_n: defaults.network.fused_n,
             dropout: decimal(defaults.dropout),
-            rhythm_dropout: decimal(defaults.rhythm_dropout),
+            feature_dropout: decimal(defaults.feature_dropout),
             window_dropout: decimal(defaults.window_dropout),
             shift_max_n: defaults.shift_max_n,
             noise_deviation: decimal(defaults.noise_deviation),
@@ -134,7 +135,7 @@ impl Params {
     fn config(&self, signature: Signature, seed: u64) -> TrainingConfig {
         let network = NetworkConfig {
             hidden_n: self.hidden_n,
-            rhythm_hidden_n: self.rhythm_hidden_n,
+            feature_hidden_n: self.feature_hidden_n,
             fused_n: self.fused_n,
             ..NetworkConfig::new(signature)
         };
@@ -146,7 +147,7 @@ impl Params {
             weight_decay: self.weight_decay,
             class_weight_power: if self.class_shares.is_empty() { self.class_weight_power } else { 0.0 },
             dropout: self.dropout as f32,
-            rhythm_dropout: self.rhythm_dropout as f32,
+            feature_dropout: self.feature_dropout as f32,
             window_dropout: self.window_dropout as f32,
             shift_max_n: self.shift_max_n,
             noise_deviation: self.noise_deviation as f32,
@@ -194,7 +195,7 @@ ports! {
         /// Windows of all records.
         pub windows: All<NormalisedWindows>,
         /// Features of all records; the network uses them where they are known.
-        pub rhythm: Option<All<Features>>,
+        pub features: Option<All<Features>>,
         /// Changed copies of the records' features, of `augment`: those of training beats are trained on too.
         pub copies: Option<All<Features>>,
         /// Which beats are for training and validation.
@@ -214,7 +215,7 @@ ports! {
 
 impl Stage for TrainCnn {
     const NAME: &'static str = "train_cnn";
-    const SUMMARY: &'static str = "trains a compact convolutional network on windows and rhythm features (burn)";
+    const SUMMARY: &'static str = "trains a compact convolutional network on windows and features (burn)";
     const SEEDED: bool = true;
     const EXCLUSIVE: bool = true;
     type Params = Params;
@@ -232,62 +233,105 @@ impl Stage for TrainCnn {
     }
 
     fn facts(params: &Params, facts: &mut StageFacts<'_>) {
-        training_facts(facts);
-        check_beats(facts, &["windows", "copies"]);
-        let help = "connect `rhythm` to `morphology` after `rhythm`, both with all features: these are what `augment` computes";
-        facts.same(&["copies", "rhythm"], &[names::FEATURES], help);
-        if let Some(length_n) = facts.get("windows", names::LENGTH_N)
-            && length_n.value.as_u64().is_some_and(|length_n| params.shift_max_n as u64 >= length_n)
-        {
-            let message = format!(
-                "`shift_max_n` must be less than the length of a window ({}), not {}",
-                length_n.value, params.shift_max_n
-            );
-            let place = Place::Parameter("shift_max_n");
-            facts.tell(FactProblem::error(place, message).because(names::LENGTH_N, length_n));
-        }
+        training_facts(facts, "model");
+        check_inputs(params, facts, Place::Parameter("shift_max_n"));
     }
 
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {
-        let signature = signature(&inputs.windows, inputs.rhythm.as_ref())?;
-        let gather = |part| gather(part, &inputs.windows, inputs.rhythm.as_ref(), &inputs.split);
-        let (mut training, validation) = (gather(Part::Training)?, gather(Part::Validation)?);
-        cx.note(format!("{} training beats, {} validation beats", training.beat_n(), validation.beat_n()));
-        if let Some(copies) = &inputs.copies {
-            add_copies(&mut training, copies, &inputs.windows, inputs.rhythm.as_ref())?;
-            cx.note(format!("{} rows to train on with changed copies", training.beat_n()));
-        }
-        let config = params.config(signature, cx.seed()?);
-        let threads = NonZeroUsize::new(cx.threads()).unwrap_or(NonZeroUsize::MIN);
-        let shares = params.shares().map_err(StageError::new)?;
-        let mut report = |report: &EpochReport| {
-            for (key, value) in epoch_values(&report.scores) {
-                cx.metric(key, report.scores.epoch as i64, value);
-            }
-            cx.progress(report.scores.epoch as u64, report.epoch_n as u64, "epochs");
-            if cx.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        let given = Given {
+            windows: &inputs.windows,
+            features: inputs.features.as_ref(),
+            copies: inputs.copies.as_ref(),
+            split: &inputs.split,
         };
-        let (samples, validation) = (training.samples(), validation.samples());
-        let trained = match shares {
-            None => train(&config, samples, validation, threads, &mut report),
-            Some(shares) => {
-                let draws = Draws { weights: &draw_weights(&training, &shares), draw_n: params.draws_n };
-                train_on_draws(&config, samples, draws, validation, threads, &mut report)
-            }
-        };
-        let trained = trained.map_err(|error| StageError::from_error(&error))?;
-        if trained.ending == Ending::Cancelled {
-            return Err(ecgpipe_sdk::Cancelled.into());
-        }
+        let trained = fit(params, &given, cx.seed()?, "", cx)?;
         let mut metrics = Metrics::default();
-        for scores in &trained.history {
-            for (key, value) in epoch_values(scores) {
-                metrics.push(key, scores.epoch as i64, value);
-            }
-        }
+        add_history(&mut metrics, &trained, "");
         metrics.push("train/best_epoch", 0, trained.best_epoch as f64);
         metrics.push("train/parameters", 0, trained.model.parameter_n() as f64);
         Ok(Outputs { model: One::new(to_artifact(&trained.model)?), metrics: One::new(metrics) })
+    }
+}
+
+/// What a stage that trains this network says of its inputs beyond [`training_facts`]; `place` is where its parameters
+/// stand.
+pub fn check_inputs(params: &Params, facts: &mut StageFacts<'_>, place: Place) {
+    check_beats(facts, &["windows", "copies"]);
+    let help =
+        "connect `features` to `morphology` after `rhythm`, both with all features: these are what `augment` computes";
+    facts.same(&["copies", "features"], &[names::FEATURES], help);
+    if let Some(length_n) = facts.get("windows", names::LENGTH_N)
+        && length_n.value.as_u64().is_some_and(|length_n| params.shift_max_n as u64 >= length_n)
+    {
+        let message = format!(
+            "`shift_max_n` must be less than the length of a window ({}), not {}",
+            length_n.value, params.shift_max_n
+        );
+        facts.tell(FactProblem::error(place, message).because(names::LENGTH_N, length_n));
+    }
+}
+
+/// What a network learns from.
+pub struct Given<'a> {
+    /// Windows of all records.
+    pub windows: &'a All<NormalisedWindows>,
+    /// Features of all records, where they are used.
+    pub features: Option<&'a All<Features>>,
+    /// Changed copies of the features.
+    pub copies: Option<&'a All<Features>>,
+    /// Which beats train and which choose the epoch.
+    pub split: &'a Split,
+}
+
+/// Trains a network; metrics are reported as they come, their keys with `prefix` in front.
+///
+/// # Errors
+/// On inputs that do not fit one another, on what [`ecgpipe_nn::train`] refuses, and if the run was cancelled.
+pub fn fit(
+    params: &Params,
+    given: &Given<'_>,
+    seed: u64,
+    prefix: &str,
+    cx: &Context<'_>,
+) -> Result<Trained, StageError> {
+    let gather = |part| gather(part, given.windows, given.features, given.split);
+    let (mut training, validation) = (gather(Part::Training)?, gather(Part::Validation)?);
+    cx.note(format!("{} training beats, {} validation beats", training.beat_n(), validation.beat_n()));
+    if let Some(copies) = given.copies {
+        add_copies(&mut training, copies, given.windows, given.features)?;
+        cx.note(format!("{} rows to train on with changed copies", training.beat_n()));
+    }
+    let config = params.config(signature(given.windows, given.features)?, seed);
+    let threads = NonZeroUsize::new(cx.threads()).unwrap_or(NonZeroUsize::MIN);
+    let shares = params.shares().map_err(StageError::new)?;
+    let mut report = |report: &EpochReport| {
+        for (key, value) in epoch_values(&report.scores) {
+            cx.metric(format!("{prefix}{key}"), report.scores.epoch as i64, value);
+        }
+        cx.progress(report.scores.epoch as u64, report.epoch_n as u64, "epochs");
+        if cx.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let (samples, validation) = (training.samples(), validation.samples());
+    let trained = match shares {
+        None => train(&config, samples, validation, threads, &mut report),
+        Some(shares) => {
+            let draws = Draws { weights: &draw_weights(&training, &shares), draw_n: params.draws_n };
+            train_on_draws(&config, samples, draws, validation, threads, &mut report)
+        }
+    };
+    let trained = trained.map_err(|error| StageError::from_error(&error))?;
+    if trained.ending == Ending::Cancelled {
+        return Err(ecgpipe_sdk::Cancelled.into());
+    }
+    Ok(trained)
+}
+
+/// The scores of all epochs as metrics, their keys with `prefix` in front.
+pub fn add_history(metrics: &mut Metrics, trained: &Trained, prefix: &str) {
+    for scores in &trained.history {
+        for (key, value) in epoch_values(scores) {
+            metrics.push(format!("{prefix}{key}"), scores.epoch as i64, value);
+        }
     }
 }
 

@@ -51,11 +51,11 @@ stages:
   split: {uses: split, in: {beats: peaks.beats}}
   train:
     uses: train_baseline
-    in: {windows: normalise.windows, rhythm: rhythm.features, split: split.split}
+    in: {windows: normalise.windows, features: rhythm.features, split: split.split}
     with: {iterations: 20}
   export:
     uses: export_onnx
-    in: {model: train.model, windows: normalise.windows, rhythm: rhythm.features, split: split.split}
+    in: {model: train.model, windows: normalise.windows, features: rhythm.features, split: split.split}
     with: {engine: tract}
 publish:
   models/ecg_model.onnx: export.onnx

@@ -39,14 +39,14 @@ stages:
   normalise: {uses: normalise, in: {windows: windows.windows}}
   rhythm: {uses: rhythm, in: {beats: peaks.beats}}
   split: {uses: split, in: {beats: peaks.beats}, with: {strategy: by_patient, test_fraction: 0.4}}
-  train: {uses: train_cnn, in: {windows: normalise.windows, rhythm: rhythm.features, split: split.split}, with: {epochs: 1, require_every_class: false}}
+  train: {uses: train_cnn, in: {windows: normalise.windows, features: rhythm.features, split: split.split}, with: {epochs: 1, require_every_class: false}}
   export:
     uses: export_onnx
-    in: {model: train.model, windows: normalise.windows, rhythm: rhythm.features, split: split.split}
+    in: {model: train.model, windows: normalise.windows, features: rhythm.features, split: split.split}
     with: {engine: tract}
   infer:
     uses: infer_onnx
-    in: {onnx: export.onnx, windows: normalise.windows, rhythm: rhythm.features}
+    in: {onnx: export.onnx, windows: normalise.windows, features: rhythm.features}
     with: {engine: tract}
   evaluate:
     uses: evaluate

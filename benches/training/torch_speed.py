@@ -24,15 +24,15 @@ class Network(nn.Module):
             layers += [nn.Conv1d(below, channels, kernel, stride), nn.ReLU()]
             below = channels
         self.window = nn.Sequential(*layers, nn.Flatten(), nn.Linear(48 * 4, 32))
-        self.rhythm = nn.Sequential(nn.Linear(11, 32), nn.ReLU(), nn.Linear(32, 32))
+        self.features = nn.Sequential(nn.Linear(11, 32), nn.ReLU(), nn.Linear(32, 32))
         self.head = nn.Sequential(nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 5))
 
-    def forward(self, window, rhythm, present):
-        return self.head(self.window(window) + present * self.rhythm(rhythm))
+    def forward(self, window, features, present):
+        return self.head(self.window(window) + present * self.features(features))
 
 
 windows = torch.rand(beat_n, 1, 187)
-rhythm = torch.randn(beat_n, 11)
+features = torch.randn(beat_n, 11)
 labels = torch.arange(beat_n) % 5
 network = Network()
 optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2, fused=True)
@@ -46,7 +46,7 @@ def batch_step(idx):
     window = windows[idx, 0].gather(1, columns) + 0.03 * torch.randn(len(idx), 187)
     present = (torch.rand(len(idx), 1) >= 0.2).float()
     optimiser.zero_grad(set_to_none=True)
-    loss = loss_of(network(window.unsqueeze(1), rhythm[idx].clamp(-5, 5), present), labels[idx])
+    loss = loss_of(network(window.unsqueeze(1), features[idx].clamp(-5, 5), present), labels[idx])
     loss.backward()
     nn.utils.clip_grad_norm_(network.parameters(), 5.0)
     optimiser.step()

@@ -18,6 +18,12 @@ pub struct Matrix {
 }
 
 impl Matrix {
+    /// Adds the beats of another group.
+    pub(super) fn add(&mut self, other: &Self) {
+        let cells = self.cells.iter_mut().flatten().zip(other.cells.iter().flatten());
+        cells.for_each(|(sum, count)| *sum += count);
+    }
+
     /// Reference beats of a class, missed ones included.
     #[must_use]
     pub fn reference_n(&self, class: AamiClass) -> i64 {

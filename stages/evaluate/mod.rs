@@ -11,6 +11,7 @@
 //! gross one (guarded by `tests::records_add_up_to_the_gross_matrix`). Parameters change the report alone: nothing has
 //! to be trained again.
 
+mod bootstrap;
 mod matrix;
 mod report;
 
@@ -24,8 +25,8 @@ use ecgpipe_tables::{Tally, TallyError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::matrix::Matrix;
 use self::matrix::{EXTRA, MISSED};
+pub use self::{bootstrap::Interval, matrix::Matrix};
 use crate::{
     aami::{AamiClass, EscapeRule, PACED_RECORDS},
     agreement::{check_beats, some_of},
@@ -56,6 +57,12 @@ pub struct Params {
     /// EC57.
     #[schemars(range(min = 0))]
     pub learning_period_s: f64,
+    /// Draws of patients for the intervals of the main figures; 0 for none. Default: 1,000.
+    #[schemars(range(max = 100_000))]
+    pub bootstrap_n: usize,
+    /// Stands in metric names and headings in place of the part's name: `cv` for the predictions of a
+    /// cross-validation, so that they are not taken for a test. Letters, digits and `_`; default: the part's name.
+    pub name: String,
 }
 
 /// A part of the split.
@@ -124,6 +131,19 @@ impl Default for Params {
             paced_records: records(&PACED_RECORDS),
             dominating_records: records(&["232", "213"]),
             learning_period_s: 300.0,
+            bootstrap_n: 1000,
+            name: String::new(),
+        }
+    }
+}
+
+impl Params {
+    /// What a part is called in metrics and headings.
+    fn label(&self, part: PartName) -> String {
+        match (self.name.is_empty(), self.parts.len()) {
+            (true, _) => part.as_str().to_owned(),
+            (false, 1) => self.name.clone(),
+            (false, _) => format!("{}_{}", self.name, part.as_str()),
         }
     }
 }
@@ -169,6 +189,12 @@ impl Stage for Evaluate {
         }
         if !(params.learning_period_s.is_finite() && params.learning_period_s >= 0.0) {
             return Err(format!("`learning_period_s` must be 0 or more seconds, not {}", params.learning_period_s));
+        }
+        if params.bootstrap_n > 100_000 {
+            return Err(format!("`bootstrap_n` must be 0 to 100000, not {}", params.bootstrap_n));
+        }
+        if !params.name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_') {
+            return Err(format!("`name` must be of letters, digits and `_`, not `{}`", params.name));
         }
         Ok(())
     }
@@ -273,8 +299,12 @@ pub struct Evaluation {
 pub struct PartEvaluation {
     /// The part.
     pub part: PartName,
+    /// What it is called.
+    pub name: String,
     /// Every view under every rule.
     pub groups: Vec<Group>,
+    /// 95 % intervals of the main figures over patients.
+    pub intervals: Vec<Interval>,
 }
 
 /// The figures of one part in one view under one rule.
@@ -321,6 +351,8 @@ pub fn evaluate(
     let malformed = |error: TallyError| StageError::from_error(&error);
     let mut notes = Vec::new();
     let counted = count(predictions, beats, split, params, &mut notes)?;
+    let patients: BTreeMap<&RecordId, &str> =
+        split.rows.iter().map(|row| (&row.record, row.patient.as_str())).collect();
     let parts: Result<Vec<PartEvaluation>, TallyError> = (0u32..)
         .zip(&params.parts)
         .map(|(part_code, part)| {
@@ -331,7 +363,15 @@ pub fn evaluate(
                     groups.push(counted.group(&of_part, view, rule, params)?);
                 }
             }
-            Ok(PartEvaluation { part: *part, groups })
+            let mut evaluation =
+                PartEvaluation { part: *part, name: params.label(*part), groups, intervals: Vec::new() };
+            let main = evaluation.group(params.view, params.escape_rule);
+            let mut by_patient: BTreeMap<&str, Matrix> = BTreeMap::new();
+            for (record, matrix) in &main.records {
+                by_patient.entry(patients.get(record).copied().unwrap_or(record.as_str())).or_default().add(matrix);
+            }
+            evaluation.intervals = bootstrap::intervals(&by_patient, params.bootstrap_n);
+            Ok(evaluation)
         })
         .collect();
     let evaluation = Evaluation { strategy: split.strategy.clone(), parts: parts.map_err(malformed)?, notes };
@@ -529,7 +569,7 @@ impl Evaluation {
                     if all_n >= 20 && 2 * own_n > all_n && group.records.len() > 1 {
                         self.notes.push(format!(
                             "{}: record {record} holds {own_n} of the {all_n} beats of class {class}",
-                            part.part.as_str()
+                            part.name
                         ));
                     }
                 }
@@ -550,9 +590,13 @@ impl Evaluation {
             }
         };
         for part in &self.parts {
-            let name = part.part.as_str();
+            let name = part.name.as_str();
             let main = part.group(params.view, params.escape_rule);
             headline(name, &main.gross, &mut push);
+            for Interval { name: figure, low, high } in &part.intervals {
+                push(name, &format!("{figure}_low"), Some(*low));
+                push(name, &format!("{figure}_high"), Some(*high));
+            }
             for class in AamiClass::ALL {
                 let letter = class.letter().to_ascii_lowercase();
                 push(name, &format!("se_{letter}"), main.gross.sensitivity(class));

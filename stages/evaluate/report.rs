@@ -8,7 +8,9 @@ use ecgpipe_sdk::NamedFile;
 use serde::Serialize;
 
 use super::{
-    Evaluation, Group, MACROS, Matrix, Params, PartEvaluation, View, column_name,
+    Evaluation, Group, Interval, MACROS, Matrix, Params, PartEvaluation, View,
+    bootstrap::CONFIDENCE,
+    column_name,
     matrix::{EXTRA, MISSED},
     row_name,
 };
@@ -65,12 +67,16 @@ fn markdown(evaluation: &Evaluation, params: &Params) -> String {
 
 fn part_section(text: &mut String, part: &PartEvaluation, params: &Params) {
     let main = part.group(params.view, params.escape_rule);
-    let name = part.part.as_str();
-    let _ = writeln!(text, "## Part `{name}`: {} records, {} beats\n", main.records.len(), main.gross.beat_n());
+    let name = match part.name == part.part.as_str() {
+        true => format!("Part `{}`", part.name),
+        false => format!("`{}` (part `{}`)", part.name, part.part.as_str()),
+    };
+    let _ = writeln!(text, "## {name}: {} records, {} beats\n", main.records.len(), main.gross.beat_n());
     if main.gross.beat_n() == 0 {
         text.push_str("No labelled beat of this part is in the main view.\n\n");
     }
     summary(text, part, params);
+    intervals(text, part, params);
     matrix(text, &main.gross);
     classes(text, main);
     records(text, main);
@@ -99,6 +105,28 @@ fn summary(text: &mut String, part: &PartEvaluation, params: &Params) {
             let _ = write!(text, " {} |", percent(group.gross.macro_f1(classes)));
         }
         text.push('\n');
+    }
+    text.push('\n');
+}
+
+/// Where the main figures lie in most draws of patients.
+fn intervals(text: &mut String, part: &PartEvaluation, params: &Params) {
+    if part.intervals.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        text,
+        "{:.0} % intervals of the main view, in %, over {} draws of as many patients as there are:\n",
+        100.0 * CONFIDENCE,
+        params.bootstrap_n
+    );
+    text.push_str("| figure | from | to |\n|---|--:|--:|\n");
+    for Interval { name, low, high } in &part.intervals {
+        let shown = match name.strip_prefix("f1_") {
+            Some(class) => format!("F1 {}", class.to_ascii_uppercase()),
+            None => name.replace("_f1", " F1").replace("F1_", "F1 ").replace("nsv", "NSV").replace("NSVf", "NSVF"),
+        };
+        let _ = writeln!(text, "| {shown} | {} | {} |", percent(Some(*low)), percent(Some(*high)));
     }
     text.push('\n');
 }

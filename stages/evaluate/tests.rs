@@ -266,55 +266,67 @@ fn the_report_reads_well() {
     check_report(
         &SMALL,
         &expect![[r#"
-        # Evaluation by AAMI classes
+            # Evaluation by AAMI classes
 
-        Split `lists`; main figures: escape-beat rule `de_chazal`, view `aami`.
+            Split `lists`; main figures: escape-beat rule `de_chazal`, view `aami`.
 
-        ## Part `test`: 2 records, 10 beats
+            ## Part `test`: 2 records, 10 beats
 
-        Accuracy and F1 in %, gross:
+            Accuracy and F1 in %, gross:
 
-        | view | rule | beats | accuracy | N | S | V | F | Q | macro NSV | macro NSVF | macro all |
-        |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
-        | all | de_chazal | 10 | 50.00 | 66.67 | 66.67 | 44.44 | 0.00 | - | 59.26 | 44.44 | - |
-        | all | ec57 | 10 | 60.00 | 80.00 | 100.00 | 44.44 | 0.00 | - | 74.81 | 56.11 | - |
-        | **aami** | de_chazal | 10 | 50.00 | 66.67 | 66.67 | 44.44 | 0.00 | - | 59.26 | 44.44 | - |
-        | aami | ec57 | 10 | 60.00 | 80.00 | 100.00 | 44.44 | 0.00 | - | 74.81 | 56.11 | - |
-        | without_dominating | de_chazal | 10 | 50.00 | 66.67 | 66.67 | 44.44 | 0.00 | - | 59.26 | 44.44 | - |
-        | without_dominating | ec57 | 10 | 60.00 | 80.00 | 100.00 | 44.44 | 0.00 | - | 74.81 | 56.11 | - |
-        | after_learning_period | de_chazal | 0 | - | - | - | - | - | - | - | - | - |
-        | after_learning_period | ec57 | 0 | - | - | - | - | - | - | - | - | - |
+            | view | rule | beats | accuracy | N | S | V | F | Q | macro NSV | macro NSVF | macro all |
+            |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
+            | all | de_chazal | 10 | 50.00 | 66.67 | 66.67 | 44.44 | 0.00 | - | 59.26 | 44.44 | - |
+            | all | ec57 | 10 | 60.00 | 80.00 | 100.00 | 44.44 | 0.00 | - | 74.81 | 56.11 | - |
+            | **aami** | de_chazal | 10 | 50.00 | 66.67 | 66.67 | 44.44 | 0.00 | - | 59.26 | 44.44 | - |
+            | aami | ec57 | 10 | 60.00 | 80.00 | 100.00 | 44.44 | 0.00 | - | 74.81 | 56.11 | - |
+            | without_dominating | de_chazal | 10 | 50.00 | 66.67 | 66.67 | 44.44 | 0.00 | - | 59.26 | 44.44 | - |
+            | without_dominating | ec57 | 10 | 60.00 | 80.00 | 100.00 | 44.44 | 0.00 | - | 74.81 | 56.11 | - |
+            | after_learning_period | de_chazal | 0 | - | - | - | - | - | - | - | - | - |
+            | after_learning_period | ec57 | 0 | - | - | - | - | - | - | - | - | - |
 
-        Confusion matrix (rows: reference, columns: predicted):
+            95 % intervals of the main view, in %, over 1000 draws of as many patients as there are:
 
-        | | N | S | V | F | Q | missed | total |
-        |---|--:|--:|--:|--:|--:|--:|--:|
-        | **N** | 2 | 1 | 1 | 0 | 0 | 0 | 4 |
-        | **S** | 0 | 1 | 0 | 0 | 0 | 0 | 1 |
-        | **V** | 0 | 0 | 2 | 0 | 0 | 2 | 4 |
-        | **F** | 0 | 0 | 1 | 0 | 0 | 0 | 1 |
-        | **Q** | 0 | 0 | 0 | 0 | 0 | 0 | 0 |
-        | **extra** | 0 | 0 | 1 | 0 | 0 | | 1 |
+            | figure | from | to |
+            |---|--:|--:|
+            | accuracy | 50.00 | 50.00 |
+            | F1 N | 66.67 | 66.67 |
+            | F1 S | 66.67 | 66.67 |
+            | F1 V | 0.00 | 66.67 |
+            | F1 F | 0.00 | 0.00 |
+            | macro F1 NSV | 44.44 | 59.26 |
+            | macro F1 NSVF | 44.44 | 44.44 |
 
-        Per class, in %:
+            Confusion matrix (rows: reference, columns: predicted):
 
-        | class | beats | TP | FN | FP | Se | +P | F1 | average Se | average +P | EC57 +P |
-        |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
-        | N normal or bundle branch block | 4 | 2 | 2 | 0 | 50.00 | 100.00 | 66.67 | 50.00 | 100.00 |  |
-        | S supraventricular ectopic | 1 | 1 | 0 | 1 | 100.00 | 50.00 | 66.67 | 100.00 | 50.00 | 50.00 |
-        | V ventricular ectopic | 4 | 2 | 2 | 3 | 50.00 | 40.00 | 44.44 | 33.33 | 33.33 | 50.00 |
-        | F fusion of ventricular and normal | 1 | 0 | 1 | 0 | 0.00 | - | 0.00 | 0.00 | - |  |
-        | Q paced or unclassifiable | 0 | 0 | 0 | 0 | - | - | - | - | - |  |
+            | | N | S | V | F | Q | missed | total |
+            |---|--:|--:|--:|--:|--:|--:|--:|
+            | **N** | 2 | 1 | 1 | 0 | 0 | 0 | 4 |
+            | **S** | 0 | 1 | 0 | 0 | 0 | 0 | 1 |
+            | **V** | 0 | 0 | 2 | 0 | 0 | 2 | 4 |
+            | **F** | 0 | 0 | 1 | 0 | 0 | 0 | 1 |
+            | **Q** | 0 | 0 | 0 | 0 | 0 | 0 | 0 |
+            | **extra** | 0 | 0 | 1 | 0 | 0 | | 1 |
 
-        Missed beats: 2; detected beats without a reference: 1.
+            Per class, in %:
 
-        Per record, accuracy, Se and +P in %:
+            | class | beats | TP | FN | FP | Se | +P | F1 | average Se | average +P | EC57 +P |
+            |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
+            | N normal or bundle branch block | 4 | 2 | 2 | 0 | 50.00 | 100.00 | 66.67 | 50.00 | 100.00 |  |
+            | S supraventricular ectopic | 1 | 1 | 0 | 1 | 100.00 | 50.00 | 66.67 | 100.00 | 50.00 | 50.00 |
+            | V ventricular ectopic | 4 | 2 | 2 | 3 | 50.00 | 40.00 | 44.44 | 33.33 | 33.33 | 50.00 |
+            | F fusion of ventricular and normal | 1 | 0 | 1 | 0 | 0.00 | - | 0.00 | 0.00 | - |  |
+            | Q paced or unclassifiable | 0 | 0 | 0 | 0 | - | - | - | - | - |  |
 
-        | record | beats | accuracy | S beats | S Se | S +P | V beats | V Se | V +P | F beats | F Se | F +P |
-        |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
-        | a | 6 | 50.00 | 1 | 100.00 | 50.00 | 1 | 0.00 | 0.00 | 0 | - | - |
-        | b | 4 | 50.00 | 0 | - | - | 3 | 66.67 | 66.67 | 1 | 0.00 | - |
+            Missed beats: 2; detected beats without a reference: 1.
 
-    "#]],
+            Per record, accuracy, Se and +P in %:
+
+            | record | beats | accuracy | S beats | S Se | S +P | V beats | V Se | V +P | F beats | F Se | F +P |
+            |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
+            | a | 6 | 50.00 | 1 | 100.00 | 50.00 | 1 | 0.00 | 0.00 | 0 | - | - |
+            | b | 4 | 50.00 | 0 | - | - | 3 | 66.67 | 66.67 | 1 | 0.00 | - |
+
+        "#]],
     );
 }

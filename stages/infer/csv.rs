@@ -11,7 +11,7 @@ pub fn of_record(findings: &RecordFindings) -> String {
         let beat = &finding.beat;
         let time_s = beat.sample_idx as f64 / findings.record.sampling_frequency_hz;
         let class = match beat.class {
-            Some(class) => class_cells(class, beat.probability, beat.is_uncertain(), &finding.probabilities),
+            Some(class) => class_cells(class, beat.probability, beat.is_uncertain, &finding.probabilities),
             None => ",".repeat(2 + findings.classes.len()),
         };
         let rr_before = finding.rr_before_s.map(|rr_s| format!("{rr_s:.3}")).unwrap_or_default();
@@ -25,7 +25,7 @@ pub fn of_record(findings: &RecordFindings) -> String {
 pub fn of_windows(findings: &WindowFindings) -> String {
     let mut csv = format!("window_idx,{}\n", class_columns(&findings.classes));
     for (window_idx, window) in findings.windows.iter().enumerate() {
-        let class = class_cells(window.class, window.probability, window.is_uncertain(), &window.probabilities);
+        let class = class_cells(window.class, window.probability, window.is_uncertain, &window.probabilities);
         csv.push_str(&format!("{window_idx},{class}\n"));
     }
     csv

@@ -9,8 +9,8 @@ use serde::{Serialize, Serializer};
 
 use crate::aami::AamiClass;
 
-/// A beat whose largest probability is lower than this counts as uncertain: with five classes, a rival may then be two
-/// thirds as likely. A convention of this program, stated wherever it is used.
+/// A beat whose largest probability is lower than this counts as uncertain, where the model does not say better: with five
+/// classes, a rival may then be two thirds as likely. A convention of this program, stated wherever it is used.
 pub const UNCERTAIN_BELOW: f32 = 0.6;
 /// Longer RR intervals are counted: the length from which Holter reports customarily list pauses.
 pub const LONG_RR_S: f64 = 2.0;
@@ -31,16 +31,10 @@ pub struct Beat {
     pub class: Option<AamiClass>,
     /// Probability of that class; 0 without one.
     pub probability: f32,
+    /// Whether the class is a guess: its probability is below the model's bound.
+    pub is_uncertain: bool,
     /// Whether the signal between the beat before and this one was unreadable for a while.
     pub is_after_gap: bool,
-}
-
-impl Beat {
-    /// Whether the class is a guess, see [`UNCERTAIN_BELOW`].
-    #[must_use]
-    pub fn is_uncertain(&self) -> bool {
-        self.class.is_some() && self.probability < UNCERTAIN_BELOW
-    }
 }
 
 /// What the beats of one recording say.
@@ -52,7 +46,7 @@ pub struct Summary {
     pub classified_n: usize,
     /// Beats of each class, in the order of [`AamiClass::ALL`].
     pub classes: Vec<ClassCount>,
-    /// Classified beats with a probability below [`UNCERTAIN_BELOW`].
+    /// Classified beats whose class is a guess.
     pub uncertain_n: usize,
     /// Those of them that are N, and so in no list of flagged beats.
     pub uncertain_normal_n: usize,
@@ -172,7 +166,7 @@ pub fn summarise(beats: &[Beat], sampling_frequency_hz: f64) -> Summary {
         let percent = if classified_n > 0 { 100.0 * beat_n as f64 / classified_n as f64 } else { 0.0 };
         ClassCount { class, beat_n, percent }
     };
-    let uncertain = || beats.iter().filter(|beat| beat.is_uncertain());
+    let uncertain = || beats.iter().filter(|beat| beat.is_uncertain);
     let intervals = rr_before_s(beats, sampling_frequency_hz);
     let longest = (1..beats.len()).filter_map(|idx| Some((idx, intervals[idx]?)));
     let longest = longest.reduce(|best, next| if next.1 > best.1 { next } else { best });
@@ -274,7 +268,7 @@ pub(crate) mod tests {
             if letter != ' ' {
                 let class = AamiClass::from_letter(&letter.to_string());
                 let sample_idx = 500 + 800 * place as i64;
-                beats.push(Beat { sample_idx, class, probability: 0.9, is_after_gap });
+                beats.push(Beat { sample_idx, class, probability: 0.9, is_uncertain: false, is_after_gap });
             }
             is_after_gap = letter == ' ';
         }
@@ -405,12 +399,10 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_uncertain_beat_is_below_the_threshold() {
+    fn uncertain_beats_are_counted_and_those_of_class_n_apart() {
         let mut list = beats("NNV.");
-        list[0].probability = 0.59;
-        list[1].probability = UNCERTAIN_BELOW;
-        list[2].probability = 0.3;
-        list[3].probability = 0.0;
+        list[0].is_uncertain = true;
+        list[2].is_uncertain = true;
         let summary = summarise(&list, 1000.0);
         assert_eq!((summary.uncertain_n, summary.uncertain_normal_n), (2, 1));
     }

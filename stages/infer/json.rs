@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     NOTICE,
-    findings::{EPISODE_ECTOPIC_N, LONG_RR_S, RATE_RR_N, RUN_BEAT_N, UNCERTAIN_BELOW},
+    findings::{EPISODE_ECTOPIC_N, LONG_RR_S, RATE_RR_N, RUN_BEAT_N},
     record::{Finding, RecordFindings},
     windows::WindowFindings,
 };
@@ -32,7 +32,7 @@ pub fn of_record(findings: &RecordFindings) -> String {
         ("model", pretty(&findings.model)),
         ("engine", pretty(&findings.engine)),
         ("prepared", pretty(&findings.prepared)),
-        ("definitions", pretty(&Definitions::those())),
+        ("definitions", pretty(&Definitions::of(findings))),
         ("summary", pretty(&findings.summary)),
         ("unreadable", pretty(&unreadable.collect::<Vec<_>>())),
         ("notes", pretty(&findings.notes)),
@@ -49,7 +49,7 @@ pub fn of_windows(findings: &WindowFindings) -> String {
             class: window.class.letter(),
             probability: ten_thousandths(window.probability),
             probabilities: ByClass { classes: &findings.classes, probabilities: &window.probabilities },
-            uncertain: window.is_uncertain(),
+            uncertain: window.is_uncertain,
         })
     });
     document(&[
@@ -60,7 +60,7 @@ pub fn of_windows(findings: &WindowFindings) -> String {
         ("window_n", pretty(&findings.window_n)),
         ("model", pretty(&findings.model)),
         ("engine", pretty(&findings.engine)),
-        ("uncertain_below", pretty(&ten_thousandths(UNCERTAIN_BELOW))),
+        ("uncertain_below", pretty(&ten_thousandths(findings.uncertain_below))),
         ("notes", pretty(&findings.notes)),
         ("windows", lines(windows)),
     ])
@@ -84,9 +84,9 @@ struct Definitions {
 }
 
 impl Definitions {
-    fn those() -> Self {
+    fn of(findings: &RecordFindings) -> Self {
         Self {
-            uncertain_below: ten_thousandths(UNCERTAIN_BELOW),
+            uncertain_below: ten_thousandths(findings.uncertain_below),
             long_rr_s: LONG_RR_S,
             rate_rr_n: RATE_RR_N,
             run_beat_n: RUN_BEAT_N,
@@ -117,7 +117,7 @@ impl<'a> BeatRow<'a> {
             time_s: thousandths(beat.sample_idx as f64 / sampling_frequency_hz),
             class: beat.class.map(AamiClass::letter),
             probability: beat.class.map(|_| ten_thousandths(beat.probability)),
-            uncertain: beat.is_uncertain(),
+            uncertain: beat.is_uncertain,
             rr_before_s: finding.rr_before_s.map(thousandths),
             probabilities: beat.class.map(|_| ByClass { classes, probabilities: &finding.probabilities }),
         }

@@ -67,7 +67,7 @@ pub const NOTICE: &str = "Decision support for review by a cardiologist; not a d
 /// Stands beside the findings of every record: what they are silent about.
 pub const NOT_JUDGED: &str = "not judged: atrial fibrillation and flutter, conduction (AV and bundle branch block), ST segments, QT; \
                               a beat that the detector missed or invented also changes RR intervals, rates and patterns";
-/// Stands beside all probabilities: no model of ecgpipe is calibrated.
+/// Stands beside the probabilities of a model that was not calibrated.
 pub const UNCALIBRATED: &str =
     "probabilities are the model's own and not calibrated: of beats at 0.90, more or fewer than 90 % may be right";
 

@@ -7,8 +7,10 @@ use ecgpipe_sdk::{Onnx, Provenance, StageError};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::{UNCALIBRATED, findings::UNCERTAIN_BELOW};
 use crate::{
     aami::AamiClass,
+    export_onnx::{CALIBRATION_KEY, Certainty},
     onnx_runtime::{EngineChoice, choose},
 };
 
@@ -26,6 +28,8 @@ pub struct ModelFile {
     pub signature: Signature,
     /// The classes in the order of the probabilities.
     pub classes: Vec<AamiClass>,
+    /// What its probabilities are worth, if it was calibrated.
+    pub certainty: Option<Certainty>,
     bytes: Vec<u8>,
 }
 
@@ -100,10 +104,34 @@ impl ModelFile {
         };
         let classes = signature.class_names.iter().map(class).collect::<Result<_, _>>()?;
         metadata.remove(PROVENANCE_KEY);
+        let certainty = metadata.get(CALIBRATION_KEY).map(|json| serde_json::from_str(json)).transpose();
+        let certainty =
+            certainty.map_err(|error| refuse(&format!("its metadata `{CALIBRATION_KEY}` is malformed: {error}")))?;
         let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         let origin = provenance.as_ref().map(origin);
         let about = About { path: shown.to_string(), sha256, byte_n: bytes.len(), origin, metadata };
-        Ok(Self { about, provenance, signature, classes, bytes })
+        Ok(Self { about, provenance, signature, classes, certainty, bytes })
+    }
+
+    /// A beat whose largest probability is lower is uncertain.
+    #[must_use]
+    pub fn uncertain_below(&self) -> f32 {
+        self.certainty.map_or(UNCERTAIN_BELOW, |certainty| certainty.uncertain_below as f32)
+    }
+
+    /// What probabilities mean, in a sentence.
+    #[must_use]
+    pub fn on_probabilities(&self) -> String {
+        let Some(certainty) = self.certainty else { return UNCALIBRATED.to_owned() };
+        format!(
+            "probabilities were made frequencies on {} beats of patients that the model had not seen (temperature {:.2}); there, \
+             {:.2} % of the beats that are not uncertain were right, and {:.1} % were uncertain; other patients and \
+             recorders may differ",
+            certainty.beat_n,
+            certainty.temperature,
+            100.0 * certainty.accuracy,
+            100.0 * (1.0 - certainty.coverage)
+        )
     }
 
     /// Opens the model in ONNX Runtime or, without it, in tract; the note then says why.

@@ -50,7 +50,7 @@ pub fn preparation(
             let peaks = known::<DetectPeaks>(provenance, input(windows, "beats"))?;
             window = params::<Window>(windows)?;
             detect_peaks = params::<DetectPeaks>(peaks)?;
-            let features = provenance.stages.get(input(export, "rhythm"));
+            let features = provenance.stages.get(input(export, "features"));
             if let Some(features) = features.filter(|stage| stage.uses == Morphology::NAME) {
                 morphology = params::<Morphology>(features)?;
             }
@@ -156,7 +156,7 @@ pub(crate) mod tests {
         let morphology = json!({"uses": "morphology", "code": "c0de", "params": {"leads_n": 1}, "inputs": {}});
         provenance.stages.insert("shape".to_owned(), serde_json::from_value(morphology).unwrap());
         let inputs = &mut provenance.stages.get_mut("export").unwrap().inputs;
-        inputs.insert("rhythm".to_owned(), "shape.features".to_owned());
+        inputs.insert("features".to_owned(), "shape.features".to_owned());
         let prepared = preparation(&BTreeMap::new(), Some(&provenance)).unwrap();
         assert_eq!(prepared.detect_peaks.peaks, Peaks::Detected);
         assert_eq!(

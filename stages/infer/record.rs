@@ -9,7 +9,7 @@ use ecgpipe_wfdb::Header;
 use serde::Serialize;
 
 use super::{
-    NOT_JUDGED, Request, UNCALIBRATED,
+    NOT_JUDGED, Request,
     findings::{Beat, RATE_RR_N, Summary, rr_before_s, summarise},
     model::{About, EngineUsed, ModelFile},
     most_probable, not_a_number,
@@ -51,6 +51,8 @@ pub struct RecordFindings {
     pub unreadable: Vec<Stretch>,
     /// Every beat, in time order.
     pub beats: Vec<Finding>,
+    /// A beat whose largest probability is lower is uncertain.
+    pub uncertain_below: f32,
     /// What a reader should know, one sentence each.
     pub notes: Vec<String>,
 }
@@ -70,6 +72,8 @@ pub struct RecordInfo {
     pub leads: Vec<String>,
     /// The one that was classified.
     pub lead: String,
+    /// Those on which shapes were compared, if the model asks for that.
+    pub shape_leads: Vec<String>,
     /// Date and time of the first sample, if the header gives them.
     pub start: Option<String>,
     /// Comment lines.
@@ -84,7 +88,7 @@ pub struct Prepared {
     /// Parameters of the window stage.
     pub window: window::Params,
     /// Features that the model got; empty if it takes none.
-    pub rhythm: Vec<String>,
+    pub features: Vec<String>,
 }
 
 /// One beat and what the model says about it.
@@ -125,6 +129,10 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, 
     let windows = min_max(&window::cut(&window, &signals, &beats)?);
     let (features, features_note) = features(model, &morphology, &signals, &beats)?;
     notes.extend(features_note);
+    if features.as_ref().is_some_and(|features| !features.names.iter().all(|name| is_of_rhythm(name))) {
+        let leads = lead::choose_several(&signals, &morphology.leads, morphology.leads_n)?;
+        info.shape_leads = leads.into_iter().map(|idx| shown(&signals.leads[idx].name)).collect();
+    }
     let predictions = predict(&mut session, &windows, features.as_ref())?;
 
     let unreadable =
@@ -140,17 +148,19 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, 
             Some(row) => Some(most_probable(row).ok_or_else(|| not_a_number("beat", beat_idx))?),
             None => None,
         };
+        let probability = top.zip(rows[beat_idx]).map_or(0.0, |(top, row)| row[top]);
         Ok(Beat {
             sample_idx: positions[beat_idx],
             class: top.map(|top| model.classes[top]),
-            probability: top.zip(rows[beat_idx]).map_or(0.0, |(top, row)| row[top]),
+            probability,
+            is_uncertain: top.is_some() && probability < model.uncertain_below(),
             is_after_gap: gaps[beat_idx],
         })
     };
     let beats = (0..positions.len()).map(classified).collect::<Result<Vec<Beat>, StageError>>()?;
     let summary = summarise(&beats, signals.sampling_frequency_hz);
     notes.extend(notes_on_beats(&summary, &info.lead));
-    notes.extend([NOT_JUDGED.to_owned(), UNCALIBRATED.to_owned()]);
+    notes.extend([NOT_JUDGED.to_owned(), model.on_probabilities()]);
     let intervals = rr_before_s(&beats, signals.sampling_frequency_hz);
     let finding = |((beat, rr_before_s), row): ((Beat, Option<f64>), Option<&[f32]>)| Finding {
         beat,
@@ -164,11 +174,12 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, 
         prepared: Prepared {
             detect_peaks,
             window,
-            rhythm: features.map(|features| features.names).unwrap_or_default(),
+            features: features.map(|features| features.names).unwrap_or_default(),
         },
         classes: model.classes.clone(),
         summary,
         unreadable,
+        uncertain_below: model.uncertain_below(),
         beats: beats.into_iter().zip(intervals).zip(rows).map(finding).collect(),
         notes,
     })
@@ -242,6 +253,7 @@ impl RecordInfo {
             sample_n: signals.sample_n(),
             leads: signals.leads.iter().map(|lead| shown(&lead.name)).collect(),
             lead: String::new(),
+            shape_leads: Vec::new(),
             start,
             comments: signals.comments.iter().map(|line| shown(line)).collect(),
         }
@@ -273,11 +285,10 @@ fn features(
     signals: &Signals,
     beats: &ecgpipe_sdk::Beats,
 ) -> Result<(Option<Features>, Option<String>), StageError> {
-    let names = &model.signature.rhythm_names;
+    let names = &model.signature.feature_names;
     if names.is_empty() {
         return Ok((None, Some("the model judges the shape of each beat alone: it takes no RR intervals".to_owned())));
     }
-    let is_of_rhythm = |name: &String| NAMES.contains(&name.as_str());
     let shape_names = morphology::feature_names();
     if let Some(unknown) = names.iter().find(|name| !is_of_rhythm(name) && !shape_names.contains(name)) {
         let note = format!(
@@ -287,12 +298,17 @@ fn features(
         return Ok((None, Some(note)));
     }
     let mut all = rhythm::features(beats, &NAMES.map(str::to_owned))?;
-    if !names.iter().all(is_of_rhythm) {
+    if !names.iter().all(|name| is_of_rhythm(name)) {
         all = morphology::joined(&all, morphology::features(morphology, signals, beats)?)?;
     }
     let place = |name: &String| all.names.iter().position(|known| known == name);
     let columns = names.iter().filter_map(place).map(|place| all.columns[place].clone()).collect();
     Ok((Some(Features { names: names.clone(), columns, ..all }), None))
+}
+
+/// Whether a feature is of RR intervals alone.
+fn is_of_rhythm(name: &str) -> bool {
+    NAMES.contains(&name)
 }
 
 fn notes_on_record(signals: &Signals, wanted: Option<&str>, preferred: &[String]) -> Vec<String> {

@@ -61,7 +61,7 @@ static PROJECT: LazyLock<Project> = LazyLock::new(|| {
         row_n: 2000,
         ..BaselineConfig::new(Signature::aami(NAMES.map(str::to_owned).to_vec()))
     };
-    let beats = Beats { windows: &windows, rhythm: Some(&features) };
+    let beats = Beats { windows: &windows, features: Some(&features) };
     let model = train_baseline(&config, Samples { beats, labels: &labels }).unwrap();
     let metadata = BTreeMap::from([("ecgpipe.window.before_n".to_owned(), "90".to_owned())]);
     let bytes = export(&model, &metadata).unwrap();

@@ -2,7 +2,7 @@
 
 use super::{
     NOTICE,
-    findings::{EPISODE_ECTOPIC_N, Ectopy, Episode, LONG_RR_S, RATE_RR_N, RUN_BEAT_N, Summary, UNCERTAIN_BELOW},
+    findings::{EPISODE_ECTOPIC_N, Ectopy, Episode, LONG_RR_S, RATE_RR_N, RUN_BEAT_N, Summary},
     model::{About, EngineUsed},
     quality::Stretch,
     record::{Finding, RecordFindings},
@@ -52,7 +52,7 @@ pub fn of_windows(findings: &WindowFindings) -> String {
     page.line(&format!("  {:>7}  class  probability  {letters}", "window"));
     for (window_idx, window) in findings.windows.iter().enumerate().take(LISTED_BEAT_N) {
         let each: String = window.probabilities.iter().map(|probability| format!("{probability:>8.3}")).collect();
-        let doubt = doubt(window.is_uncertain());
+        let doubt = doubt(window.is_uncertain);
         let (class, probability) = (window.class, window.probability);
         page.line(&format!("  {window_idx:>7}  {class:<5}  {probability:>9.3} {doubt}  {each}"));
     }
@@ -61,7 +61,7 @@ pub fn of_windows(findings: &WindowFindings) -> String {
     for class in &findings.classes {
         page.line(&format!("  {class} = {}", class.name()));
     }
-    page.line(&format!("  ? = uncertain: probability below {UNCERTAIN_BELOW:.2}"));
+    page.line(&format!("  ? = uncertain: probability below {:.2}", findings.uncertain_below));
     page.notes(&findings.notes);
     page.text
 }
@@ -76,13 +76,17 @@ fn record_head(page: &mut Page, findings: &RecordFindings) {
     let length = clock(record.sample_n as i64, hz);
     page.named("Duration", &format!("{length} ({} samples at {hz} Hz)", record.sample_n));
     let leads = record.leads.join(", ");
-    page.named("Leads", &if record.leads.len() > 1 { format!("{leads}; read: {}", record.lead) } else { leads });
+    let also = match record.shape_leads.split_first() {
+        Some((_, [])) | None => String::new(),
+        Some((_, others)) => format!(", for shapes also {}", others.join(", ")),
+    };
+    page.named("Leads", &if record.leads.len() > 1 { format!("{leads}; read: {}{also}", record.lead) } else { leads });
     for comment in &record.comments {
         page.named("Comment", comment);
     }
     model_head(page, &findings.model, &findings.engine);
     let window = &findings.prepared.window;
-    let features = &findings.prepared.rhythm;
+    let features = &findings.prepared.features;
     let rhythm = match features.iter().any(|name| !NAMES.contains(&name.as_str())) {
         true => ", the RR intervals around it, and its shape against the record's other beats",
         false if features.is_empty() => "",
@@ -125,7 +129,7 @@ fn summary(page: &mut Page, findings: &RecordFindings) {
             };
             page.named("Longest RR", &format!("{:.3} s from {}; {over}", longest.rr_s, clock(longest.sample_idx, hz)));
         }
-        page.named("Uncertain", &uncertain(summary));
+        page.named("Uncertain", &uncertain(summary, findings.uncertain_below));
     }
     unreadable(page, findings);
 }
@@ -158,19 +162,16 @@ fn heart_rate(summary: &Summary, hz: f64) -> String {
     }
 }
 
-fn uncertain(summary: &Summary) -> String {
+fn uncertain(summary: &Summary, below: f32) -> String {
     match summary.uncertain_n {
-        0 => format!("no beat has a probability below {UNCERTAIN_BELOW:.2}"),
+        0 => format!("no beat has a probability below {below:.2}"),
         n => {
             let normal = match summary.uncertain_normal_n {
                 0 => "none of them N".to_owned(),
                 normal_n if normal_n == n => "N and so not in the list below".to_owned(),
                 n => format!("{n} of them N and so not in the list below"),
             };
-            format!(
-                "{n} {} with a probability below {UNCERTAIN_BELOW:.2}, {normal}",
-                if n == 1 { "beat" } else { "beats" }
-            )
+            format!("{n} {} with a probability below {below:.2}, {normal}", if n == 1 { "beat" } else { "beats" })
         }
     }
 }
@@ -275,7 +276,7 @@ fn flagged(page: &mut Page, findings: &RecordFindings) {
         let beat = &finding.beat;
         let class = beat.class.map_or("", AamiClass::letter);
         let rr_before = finding.rr_before_s.map_or("-".to_owned(), |rr_s| format!("{rr_s:.3} s"));
-        let (time, doubt) = (clock(beat.sample_idx, hz), doubt(beat.is_uncertain()));
+        let (time, doubt) = (clock(beat.sample_idx, hz), doubt(beat.is_uncertain));
         let row = format!(
             "  {time:<14}{:>10}  {class:<5}  {:>9.2} {doubt}  {rr_before:>9}",
             beat.sample_idx, beat.probability
@@ -284,7 +285,7 @@ fn flagged(page: &mut Page, findings: &RecordFindings) {
     }
     page.omitted(list.len(), LISTED_BEAT_N, "flagged beats", "--format csv lists all");
     page.line("");
-    page.line(&format!("  ? = uncertain: probability below {UNCERTAIN_BELOW:.2}"));
+    page.line(&format!("  ? = uncertain: probability below {:.2}", findings.uncertain_below));
 }
 
 fn doubt(is_uncertain: bool) -> char {
@@ -392,6 +393,7 @@ mod tests {
         let mut beats = beats(text);
         if let Some(last) = beats.last_mut() {
             last.probability = 0.5;
+            last.is_uncertain = true;
         }
         let intervals = rr_before_s(&beats, 1000.0);
         let finding = |(beat, rr_before_s)| Finding { beat, rr_before_s, probabilities: Vec::new() };
@@ -414,6 +416,7 @@ mod tests {
                 sample_n: 40_000,
                 leads: vec!["V1".to_owned(), "MLII".to_owned()],
                 lead: "MLII".to_owned(),
+                shape_leads: Vec::new(),
                 start: Some("01/02/2024 08:30:00".to_owned()),
                 comments: vec!["72 F".to_owned()],
             },
@@ -428,12 +431,13 @@ mod tests {
             prepared: Prepared {
                 detect_peaks: crate::detect_peaks::Params::default(),
                 window: crate::window::Params::default(),
-                rhythm: vec!["rr_before_s".to_owned()],
+                features: vec!["rr_before_s".to_owned()],
             },
             classes: AamiClass::ALL.to_vec(),
             summary: summarise(&beats, 1000.0),
             unreadable: vec![Stretch { first_idx: 20_600, end_idx: 22_100 }],
             beats: beats.into_iter().zip(intervals).map(finding).collect(),
+            uncertain_below: 0.6,
             notes: vec!["a note".to_owned()],
         }
     }

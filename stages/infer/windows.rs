@@ -7,8 +7,7 @@ use ecgpipe_nn::Beats;
 use ecgpipe_sdk::StageError;
 
 use super::{
-    Request, UNCALIBRATED,
-    findings::UNCERTAIN_BELOW,
+    Request,
     model::{About, EngineUsed, ModelFile},
     most_probable, not_a_number,
 };
@@ -30,6 +29,8 @@ pub struct WindowFindings {
     pub engine: EngineUsed,
     /// The classes in the order of the probabilities.
     pub classes: Vec<AamiClass>,
+    /// A window whose largest probability is lower is uncertain.
+    pub uncertain_below: f32,
     /// Every window, in the order of the file.
     pub windows: Vec<WindowFinding>,
     /// What a reader should know, one sentence each.
@@ -43,16 +44,10 @@ pub struct WindowFinding {
     pub class: AamiClass,
     /// Its probability.
     pub probability: f32,
+    /// Whether the class is a guess: its probability is below the model's bound.
+    pub is_uncertain: bool,
     /// Probability of each class.
     pub probabilities: Vec<f32>,
-}
-
-impl WindowFinding {
-    /// Whether the class is a guess, see [`UNCERTAIN_BELOW`].
-    #[must_use]
-    pub fn is_uncertain(&self) -> bool {
-        self.probability < UNCERTAIN_BELOW
-    }
 }
 
 /// Reads windows and classifies them.
@@ -74,28 +69,37 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<WindowFindings, 
     let values = windows_of(&array, window_n).map_err(|(text, help)| refuse(text).help(help))?;
     let (mut session, engine, engine_note) = model.open(request.data_folder, request.offline)?;
     let probabilities =
-        session.probabilities(Beats { windows: values, rhythm: None }).map_err(|error| refuse(error.to_string()))?;
+        session.probabilities(Beats { windows: values, features: None }).map_err(|error| refuse(error.to_string()))?;
     let finding = |(window_idx, row): (usize, &[f32])| {
         let top = most_probable(row).ok_or_else(|| not_a_number("window", window_idx))?;
-        Ok(WindowFinding { class: model.classes[top], probability: row[top], probabilities: row.to_vec() })
+        Ok(WindowFinding {
+            class: model.classes[top],
+            probability: row[top],
+            is_uncertain: row[top] < model.uncertain_below(),
+            probabilities: row.to_vec(),
+        })
     };
     let rows = probabilities.chunks_exact(model.classes.len()).enumerate();
     let windows = rows.map(finding).collect::<Result<_, StageError>>()?;
     let mut notes = notes_on_windows(values, window_n);
-    if !model.signature.rhythm_names.is_empty() {
+    if !model.signature.feature_names.is_empty() {
         notes.push(
             "a window has no neighbours, so the model judged by shape alone; premature beats (S) show mainly in RR intervals: give the record instead"
                 .to_owned(),
         );
     }
     notes.extend(engine_note);
-    notes.push(UNCALIBRATED.to_owned());
+    notes.push(model.on_probabilities());
+    if model.certainty.is_some() && !model.signature.feature_names.is_empty() {
+        notes.push("they were made frequencies for beats with features, which a window alone has not".to_owned());
+    }
     Ok(WindowFindings {
         path,
         window_n,
         model: model.about.clone(),
         engine,
         classes: model.classes.clone(),
+        uncertain_below: model.uncertain_below(),
         windows,
         notes,
     })

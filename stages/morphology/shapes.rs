@@ -8,7 +8,7 @@ use ecgpipe_sdk::{Beats, Signals, StageError, kinds::Beat};
 use super::filter::{WORK_HZ, filtered_lead};
 use crate::{
     agreement::check_recording,
-    lead::{self, LeadReader, mv_per_unit},
+    lead::{self, LeadReader},
     resample::{Resampling, resampled_position},
 };
 
@@ -52,13 +52,10 @@ impl Shapes {
         lead_n: usize,
     ) -> Result<Self, StageError> {
         check_recording(signals, beats)?;
-        let first = lead::choose(signals, preferred)?;
         let resampling = Resampling::new(signals.sampling_frequency_hz, WORK_HZ)
             .map_err(|error| StageError::from_error(&error).record(&signals.record))?;
-        let others = (0..signals.leads.len()).filter(|&idx| idx != first);
-        let others = others.filter(|&idx| mv_per_unit(&signals.leads[idx].units).is_some());
         let mut cut = Self { leads: Vec::new(), spikes: Vec::new(), beat_n: beats.beats.len() };
-        for lead_idx in std::iter::once(first).chain(others).take(lead_n) {
+        for lead_idx in lead::choose_several(signals, preferred, lead_n)? {
             let samples = filtered_lead(signals, lead_idx, &resampling)?;
             let mut shapes = Vec::with_capacity(beats.beats.len() * SHAPE_N);
             for beat in &beats.beats {

@@ -9,7 +9,6 @@
 //! validation patients are taken from the training side as a whole, so validation never shares a patient with training
 //! unless records are named one by one or `random_beats` is chosen.
 
-mod hold_out;
 mod presets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,10 +26,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use self::hold_out::ClassCounts;
 use crate::{
     aami::{AamiClass, EscapeRule, PACED_RECORDS},
     agreement::some_of,
+    hold_out::{self, ClassCounts},
 };
 
 /// Splits labelled beats into training, validation and test.

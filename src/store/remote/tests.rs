@@ -446,7 +446,10 @@ fn a_pull_goes_on_after_a_failure_at_any_operation() {
         let before_n = there.hits().len();
         if count.load(Ordering::SeqCst) <= n {
             assert_eq!(first.unwrap().results_n, JOBS.len());
-            assert!(n >= 10, "{n}");
+            // A list, four manifests, four blobs. The blob that two results share is fetched twice where both look for it
+            // before either has it.
+            let least_n = 1 + JOBS.len() + BLOBS_N;
+            assert!((least_n..=least_n + 1).contains(&n), "{n}");
             break;
         }
         let error = first.unwrap_err();

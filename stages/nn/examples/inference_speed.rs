@@ -16,10 +16,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let engines = found.library.map(Engine::Ort).into_iter().chain([Engine::Tract]);
     for engine in engines {
         let mut session = Session::open(&bytes, &engine)?;
-        let (window_n, rhythm_n) = (session.signature().window_n, session.signature().rhythm_n());
+        let (window_n, feature_n) = (session.signature().window_n, session.signature().feature_n());
         for batch_n in [1, 256] {
-            let (windows, rhythm) = (vec![0.5; batch_n * window_n], vec![0.5; batch_n * rhythm_n]);
-            let beats = Beats { windows: &windows, rhythm: Some(&rhythm) };
+            let (windows, features) = (vec![0.5; batch_n * window_n], vec![0.5; batch_n * feature_n]);
+            let beats = Beats { windows: &windows, features: Some(&features) };
             let (start, mut times) = (Instant::now(), Vec::new());
             while start.elapsed().as_secs_f64() < seconds {
                 let call = Instant::now();

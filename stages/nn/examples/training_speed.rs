@@ -16,12 +16,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let number = |idx: usize, default: usize| arguments.get(idx).map_or(Ok(default), |text| text.parse());
     let (beat_n, epoch_n, thread_n) = (number(0, 10_000)?, number(1, 2)?, number(2, 1)?);
     let windows: Vec<f32> = (0..beat_n * 187).map(|idx| (idx * 7919 % 1009) as f32 / 1009.0).collect();
-    let rhythm: Vec<f32> = (0..beat_n * 11).map(|idx| (idx * 104_729 % 997) as f32).collect();
+    let features: Vec<f32> = (0..beat_n * 11).map(|idx| (idx * 104_729 % 997) as f32).collect();
     let labels: Vec<u8> = (0..beat_n).map(|idx| (idx % 5) as u8).collect();
     let names = (0..11).map(|idx| format!("feature{idx}")).collect();
     let config = TrainingConfig { epoch_n, ..TrainingConfig::new(NetworkConfig::new(Signature::aami(names))) };
-    let samples = Samples { beats: Beats { windows: &windows, rhythm: Some(&rhythm) }, labels: &labels };
-    let nothing = Samples { beats: Beats { windows: &[], rhythm: None }, labels: &[] };
+    let samples = Samples { beats: Beats { windows: &windows, features: Some(&features) }, labels: &labels };
+    let nothing = Samples { beats: Beats { windows: &[], features: None }, labels: &[] };
     let thread_n = NonZeroUsize::new(thread_n).ok_or("at least one thread is needed")?;
     let (start, cpu_start_s) = (Instant::now(), cpu_s()?);
     let trained = train(&config, samples, nothing, thread_n, &mut |_| ControlFlow::Continue(()))?;

@@ -1,14 +1,14 @@
-//! The baseline: multinomial logistic regression (linfa, L-BFGS) on the pooled window and the rhythm features.
+//! The baseline: multinomial logistic regression (linfa, L-BFGS) on the pooled window and the features.
 //!
 //! A convolutional network has to beat it. Its ONNX file has the same inputs and output as the network's. A beat
-//! without rhythm features is scored as if each were at its mean.
+//! without features is scored as if each were at its mean.
 //!
 //! linfa weighs all rows alike, so classes are balanced by rows: each class gets its share of `row_n` rows, taken
 //! evenly spaced from its beats, fewer or (repeated) more than it has. No randomness is involved.
 //!
-//! Tensors: `window.weight [pooled, class]`, `rhythm.weight [rhythm_n, class]` (where there are rhythm features),
-//! `class.bias`, `scaling.window_mean [pooled]`, `scaling.window_deviation`, `scaling.rhythm_mean`,
-//! `scaling.rhythm_deviation`.
+//! Tensors: `window.weight [pooled, class]`, `features.weight [feature_n, class]` (where there are features),
+//! `class.bias`, `scaling.window_mean [pooled]`, `scaling.window_deviation`, `scaling.feature_mean`,
+//! `scaling.feature_deviation`.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,7 +20,7 @@ use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Architecture, Beats, Model, ModelError, Samples, Signature, Tensor, mean_and_deviation, standardise_rhythm,
+    Architecture, Beats, Model, ModelError, Samples, Signature, Tensor, mean_and_deviation, standardise_features,
 };
 use crate::train::TrainingError;
 
@@ -74,17 +74,17 @@ pub(crate) fn tensor_shapes(config: &LogisticConfig) -> Result<BTreeMap<String, 
         let text = format!("`pool_n` is {pool_n}; 1 to {} are possible", signature.window_n);
         return Err(ModelError::Architecture { text });
     }
-    let (pooled_n, rhythm_n, class_n) = (signature.window_n / pool_n, signature.rhythm_n(), signature.class_n());
+    let (pooled_n, feature_n, class_n) = (signature.window_n / pool_n, signature.feature_n(), signature.class_n());
     let mut shapes = BTreeMap::from([
         ("window.weight".to_owned(), vec![pooled_n, class_n]),
         ("class.bias".to_owned(), vec![class_n]),
         ("scaling.window_mean".to_owned(), vec![pooled_n]),
         ("scaling.window_deviation".to_owned(), vec![pooled_n]),
-        ("scaling.rhythm_mean".to_owned(), vec![rhythm_n]),
-        ("scaling.rhythm_deviation".to_owned(), vec![rhythm_n]),
+        ("scaling.feature_mean".to_owned(), vec![feature_n]),
+        ("scaling.feature_deviation".to_owned(), vec![feature_n]),
     ]);
-    if rhythm_n > 0 {
-        shapes.insert("rhythm.weight".to_owned(), vec![rhythm_n, class_n]);
+    if feature_n > 0 {
+        shapes.insert("features.weight".to_owned(), vec![feature_n, class_n]);
     }
     Ok(shapes)
 }
@@ -99,7 +99,7 @@ pub fn train_baseline(config: &BaselineConfig, training: Samples<'_>) -> Result<
     let architecture = Architecture::Logistic(config.logistic.clone());
     tensor_shapes(&config.logistic)?;
     training.check(signature).map_err(|source| TrainingError::Samples { set: "training", source })?;
-    let (class_n, rhythm_n) = (signature.class_n(), signature.rhythm_n());
+    let (class_n, feature_n) = (signature.class_n(), signature.feature_n());
     let counts = training.class_counts(class_n);
     let present: Vec<usize> = (0..class_n).filter(|class| counts[*class] > 0).collect();
     if let Some(idx) = counts.iter().position(|count| *count == 0)
@@ -113,19 +113,19 @@ pub fn train_baseline(config: &BaselineConfig, training: Samples<'_>) -> Result<
     let pooled: Vec<f32> =
         training.beats.windows.chunks_exact(signature.window_n).flat_map(|w| pool(w, &config.logistic)).collect();
     let (window_mean, window_deviation) = mean_and_deviation(pooled.chunks_exact(pooled_n), pooled_n);
-    let rhythm_rows = (0..beat_n).filter_map(|idx| training.beats.rhythm_row(signature, idx));
-    let (rhythm_mean, rhythm_deviation) = mean_and_deviation(rhythm_rows, rhythm_n);
+    let feature_rows = (0..beat_n).filter_map(|idx| training.beats.feature_row(signature, idx));
+    let (feature_mean, feature_deviation) = mean_and_deviation(feature_rows, feature_n);
 
     let rows = balanced_rows(config, training.labels, &counts);
-    let mut records = Array2::<f64>::zeros((rows.len(), pooled_n + rhythm_n));
-    let mut standardised = vec![0.0; rhythm_n];
+    let mut records = Array2::<f64>::zeros((rows.len(), pooled_n + feature_n));
+    let mut standardised = vec![0.0; feature_n];
     for (mut record, &beat_idx) in records.rows_mut().into_iter().zip(&rows) {
         let window = &pooled[beat_idx * pooled_n..][..pooled_n];
         for (idx, value) in window.iter().enumerate() {
             record[idx] = f64::from((value - window_mean[idx]) / window_deviation[idx]);
         }
-        if let Some(row) = training.beats.rhythm_row(signature, beat_idx) {
-            standardise_rhythm(row, &rhythm_mean, &rhythm_deviation, &mut standardised);
+        if let Some(row) = training.beats.feature_row(signature, beat_idx) {
+            standardise_features(row, &feature_mean, &feature_deviation, &mut standardised);
             standardised.iter().enumerate().for_each(|(idx, value)| record[pooled_n + idx] = f64::from(*value));
         }
     }
@@ -140,27 +140,27 @@ pub fn train_baseline(config: &BaselineConfig, training: Samples<'_>) -> Result<
         .map_err(|error| solver_error(&error))?;
     let fitted = parameters.fit(&Dataset::new(records, targets)).map_err(|error| solver_error(&error))?;
 
-    let mut weight = vec![0.0; (pooled_n + rhythm_n) * class_n];
+    let mut weight = vec![0.0; (pooled_n + feature_n) * class_n];
     // A class that was never seen: e to the -20 is 2e-9.
     let mut bias = vec![-20.0; class_n];
     for (column, &class) in fitted.classes().iter().enumerate() {
         bias[class] = fitted.intercept()[column] as f32;
-        for row in 0..pooled_n + rhythm_n {
+        for row in 0..pooled_n + feature_n {
             weight[row * class_n + class] = fitted.params()[[row, column]] as f32;
         }
     }
-    let rhythm_weight = weight.split_off(pooled_n * class_n);
+    let feature_weight = weight.split_off(pooled_n * class_n);
     let matrix = |values: Vec<f32>| Tensor { shape: vec![values.len() / class_n, class_n], values };
     let mut tensors = BTreeMap::from([
         ("window.weight".to_owned(), matrix(weight)),
         ("class.bias".to_owned(), Tensor::vector(bias)),
         ("scaling.window_mean".to_owned(), Tensor::vector(window_mean)),
         ("scaling.window_deviation".to_owned(), Tensor::vector(window_deviation)),
-        ("scaling.rhythm_mean".to_owned(), Tensor::vector(rhythm_mean)),
-        ("scaling.rhythm_deviation".to_owned(), Tensor::vector(rhythm_deviation)),
+        ("scaling.feature_mean".to_owned(), Tensor::vector(feature_mean)),
+        ("scaling.feature_deviation".to_owned(), Tensor::vector(feature_deviation)),
     ]);
-    if rhythm_n > 0 {
-        tensors.insert("rhythm.weight".to_owned(), matrix(rhythm_weight));
+    if feature_n > 0 {
+        tensors.insert("features.weight".to_owned(), matrix(feature_weight));
     }
     let model = Model { architecture, tensors };
     model.check()?;
@@ -206,7 +206,7 @@ pub(crate) fn log_probabilities(
 ) -> Vec<f32> {
     let signature = &config.signature;
     let mut all = Vec::with_capacity(range.len() * signature.class_n());
-    let mut rhythm = vec![0.0; signature.rhythm_n()];
+    let mut features = vec![0.0; signature.feature_n()];
     let (mean, deviation) = (model.values("scaling.window_mean"), model.values("scaling.window_deviation"));
     let mut logits = vec![0.0; signature.class_n()];
     for idx in range {
@@ -219,11 +219,11 @@ pub(crate) fn log_probabilities(
             let row = &model.values("window.weight")[feature * signature.class_n()..];
             add((value - mean[feature]) / deviation[feature], row);
         }
-        if let Some(row) = beats.rhythm_row(signature, idx) {
-            let (mean, deviation) = (model.values("scaling.rhythm_mean"), model.values("scaling.rhythm_deviation"));
-            standardise_rhythm(row, mean, deviation, &mut rhythm);
-            for (feature, value) in rhythm.iter().enumerate() {
-                add(*value, &model.values("rhythm.weight")[feature * signature.class_n()..]);
+        if let Some(row) = beats.feature_row(signature, idx) {
+            let (mean, deviation) = (model.values("scaling.feature_mean"), model.values("scaling.feature_deviation"));
+            standardise_features(row, mean, deviation, &mut features);
+            for (feature, value) in features.iter().enumerate() {
+                add(*value, &model.values("features.weight")[feature * signature.class_n()..]);
             }
         }
         let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);

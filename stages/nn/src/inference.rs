@@ -15,7 +15,7 @@ use prost::Message;
 use tract_onnx::prelude::{Framework, InferenceModelExt, IntoRunnable, Tensor, TypedRunnableModel, tvec};
 
 use crate::model::{Beats, BeatsError, Signature};
-use crate::onnx::{File, OnnxError, PROBABILITIES_OUTPUT, RHYTHM_INPUT, WINDOW_INPUT};
+use crate::onnx::{FEATURES_INPUT, File, OnnxError, PROBABILITIES_OUTPUT, WINDOW_INPUT};
 use crate::runtime::Library;
 
 /// Version of the crate `tract-onnx` (`the_version_of_tract_is_that_of_the_lock_file`).
@@ -47,7 +47,7 @@ pub struct Session {
     metadata: BTreeMap<String, String>,
     info: EngineInfo,
     state: State,
-    rhythm: Vec<f32>,
+    features: Vec<f32>,
 }
 
 enum State {
@@ -80,7 +80,7 @@ impl Session {
                 (info, State::Tract(open_tract(file.proto)?))
             }
         };
-        Ok(Self { signature: file.signature, metadata: file.metadata, info, state, rhythm: Vec::new() })
+        Ok(Self { signature: file.signature, metadata: file.metadata, info, state, features: Vec::new() })
     }
 
     /// What the model takes and gives.
@@ -109,18 +109,18 @@ impl Session {
         for start in (0..beat_n).step_by(BATCH_N) {
             let batch_n = BATCH_N.min(beat_n - start);
             let windows = &beats.windows[start * window_n..][..batch_n * window_n];
-            let has_rhythm = self.fill_rhythm(beats, start, batch_n);
+            let has_features = self.fill_features(beats, start, batch_n);
             let fail = |text: String| InferenceError::Run { engine: self.info.name, start, batch_n, text };
             let before = all.len();
             match &mut self.state {
                 State::Ort(session) => {
-                    let rhythm = has_rhythm.then_some(&self.rhythm[..]);
-                    run_ort(session, windows, [batch_n, window_n], rhythm, &mut all)
+                    let features = has_features.then_some(&self.features[..]);
+                    run_ort(session, windows, [batch_n, window_n], features, &mut all)
                         .map_err(|error| fail(error.to_string()))?;
                 }
                 State::Tract(plan) => {
-                    let rhythm = (self.signature.rhythm_n() > 0).then_some(&self.rhythm[..]);
-                    run_tract(plan, windows, [batch_n, window_n], rhythm, &mut all)
+                    let features = (self.signature.feature_n() > 0).then_some(&self.features[..]);
+                    run_tract(plan, windows, [batch_n, window_n], features, &mut all)
                         .map_err(|error| fail(format!("{error:#}")))?;
                 }
             }
@@ -132,22 +132,22 @@ impl Session {
         Ok(all)
     }
 
-    /// Fills `self.rhythm` with rows of the file's rhythm input; false where no beat of the batch has features.
-    fn fill_rhythm(&mut self, beats: Beats<'_>, start: usize, batch_n: usize) -> bool {
-        let rhythm_n = self.signature.rhythm_n();
-        self.rhythm.clear();
-        if rhythm_n == 0 {
+    /// Fills `self.features` with rows of the file's features input; false where no beat of the batch has features.
+    fn fill_features(&mut self, beats: Beats<'_>, start: usize, batch_n: usize) -> bool {
+        let feature_n = self.signature.feature_n();
+        self.features.clear();
+        if feature_n == 0 {
             return false;
         }
         let mut any = false;
         for beat_idx in start..start + batch_n {
-            match beats.rhythm_row(&self.signature, beat_idx) {
+            match beats.feature_row(&self.signature, beat_idx) {
                 Some(row) => {
-                    self.rhythm.extend_from_slice(row);
-                    self.rhythm.push(1.0);
+                    self.features.extend_from_slice(row);
+                    self.features.push(1.0);
                     any = true;
                 }
-                None => self.rhythm.resize(self.rhythm.len() + rhythm_n + 1, 0.0),
+                None => self.features.resize(self.features.len() + feature_n + 1, 0.0),
             }
         }
         any
@@ -165,14 +165,14 @@ fn run_ort(
     session: &mut ort::session::Session,
     windows: &[f32],
     [batch_n, window_n]: [usize; 2],
-    rhythm: Option<&[f32]>,
+    features: Option<&[f32]>,
     to: &mut Vec<f32>,
 ) -> ort::Result<()> {
     let windows = TensorRef::from_array_view(([batch_n, 1, window_n], windows))?;
-    let outputs = match rhythm {
-        Some(rhythm) => {
-            let rhythm = TensorRef::from_array_view(([batch_n, rhythm.len() / batch_n], rhythm))?;
-            session.run(ort::inputs![WINDOW_INPUT => windows, RHYTHM_INPUT => rhythm])?
+    let outputs = match features {
+        Some(features) => {
+            let features = TensorRef::from_array_view(([batch_n, features.len() / batch_n], features))?;
+            session.run(ort::inputs![WINDOW_INPUT => windows, FEATURES_INPUT => features])?
         }
         None => session.run(ort::inputs![WINDOW_INPUT => windows])?,
     };
@@ -181,13 +181,13 @@ fn run_ort(
     Ok(())
 }
 
-/// tract takes an input that is an initializer for a constant, so the rhythm becomes an input that is always given,
+/// tract takes an input that is an initializer for a constant, so the features become an input that is always given,
 /// with as many rows as the window.
 fn open_tract(mut proto: crate::onnx::proto::ModelProto) -> Result<Arc<TypedRunnableModel>, InferenceError> {
     use crate::onnx::proto::tensor_shape_proto::dimension::Value;
     use crate::onnx::proto::type_proto;
     if let Some(graph) = &mut proto.graph {
-        graph.initializer.retain(|tensor| tensor.name() != RHYTHM_INPUT);
+        graph.initializer.retain(|tensor| tensor.name() != FEATURES_INPUT);
         let types = graph.input.iter_mut().filter_map(|input| input.r#type.as_mut()?.value.as_mut());
         for kind in types {
             if let type_proto::Value::TensorType(tensor) = kind
@@ -211,12 +211,12 @@ fn run_tract(
     plan: &Arc<TypedRunnableModel>,
     windows: &[f32],
     [batch_n, window_n]: [usize; 2],
-    rhythm: Option<&[f32]>,
+    features: Option<&[f32]>,
     to: &mut Vec<f32>,
 ) -> tract_onnx::prelude::TractResult<()> {
     let mut inputs = tvec!(Tensor::from_shape(&[batch_n, 1, window_n], windows)?.into());
-    if let Some(rhythm) = rhythm {
-        inputs.push(Tensor::from_shape(&[batch_n, rhythm.len() / batch_n], rhythm)?.into());
+    if let Some(features) = features {
+        inputs.push(Tensor::from_shape(&[batch_n, features.len() / batch_n], features)?.into());
     }
     let outputs = plan.run(inputs)?;
     to.extend_from_slice(outputs[0].view().as_slice::<f32>()?);

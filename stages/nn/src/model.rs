@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::baseline::{self, LogisticConfig};
 use crate::network::{self, NetworkConfig};
 
-/// Standardised rhythm features are limited to this many standard deviations, so that one extreme value (a pause of
+/// Standardised features are limited to this many standard deviations, so that one extreme value (a pause of
 /// five seconds) cannot decide a beat on its own. Part of the ONNX graph as well.
-pub const RHYTHM_LIMIT_DEVIATIONS: f32 = 5.0;
+pub const FEATURE_LIMIT_DEVIATIONS: f32 = 5.0;
 
 /// What a model takes and gives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,14 +24,14 @@ pub struct Signature {
     pub window_n: usize,
     /// Names of the classes, in the order of the probabilities.
     pub class_names: Vec<String>,
-    /// Names of the rhythm features (or any other features of a beat), in their order; may be empty.
-    pub rhythm_names: Vec<String>,
+    /// Names of the features of a beat, in their order; may be empty.
+    pub feature_names: Vec<String>,
 }
 
 impl Signature {
     /// The signature of the main job: 187 samples in, the five AAMI classes (ANSI/AAMI EC57) out.
-    pub fn aami(rhythm_names: Vec<String>) -> Self {
-        Self { window_n: 187, class_names: ["N", "S", "V", "F", "Q"].map(str::to_owned).to_vec(), rhythm_names }
+    pub fn aami(feature_names: Vec<String>) -> Self {
+        Self { window_n: 187, class_names: ["N", "S", "V", "F", "Q"].map(str::to_owned).to_vec(), feature_names }
     }
 
     /// Number of classes.
@@ -39,9 +39,9 @@ impl Signature {
         self.class_names.len()
     }
 
-    /// Number of rhythm features.
-    pub fn rhythm_n(&self) -> usize {
-        self.rhythm_names.len()
+    /// Number of features.
+    pub fn feature_n(&self) -> usize {
+        self.feature_names.len()
     }
 
     fn check(&self) -> Result<(), ModelError> {
@@ -52,10 +52,10 @@ impl Signature {
         if self.class_n() < 2 || self.class_n() > 256 {
             return problem(format!("{} classes; 2 to 256 are possible", self.class_n()));
         }
-        if self.rhythm_n() > 1 << 12 {
-            return problem(format!("{} rhythm features; at most 4096 are possible", self.rhythm_n()));
+        if self.feature_n() > 1 << 12 {
+            return problem(format!("{} features; at most 4096 are possible", self.feature_n()));
         }
-        for names in [&self.class_names, &self.rhythm_names] {
+        for names in [&self.class_names, &self.feature_names] {
             for (idx, name) in names.iter().enumerate() {
                 if name.is_empty() || names[..idx].contains(name) {
                     return problem(format!("the name `{name}` is empty or stands twice in {names:?}"));
@@ -156,6 +156,36 @@ impl Model {
         Ok(())
     }
 
+    /// The model whose logits are these, divided by `temperature`, plus a bias a class: a calibrated one. What it takes and
+    /// how it is built stay as they are, since only the weights before the classes change.
+    ///
+    /// # Errors
+    /// If the temperature is not above 0, or the biases are not one finite number a class.
+    pub fn scaled(&self, temperature: f64, bias: &[f64]) -> Result<Self, ModelError> {
+        let class_n = self.signature().class_n();
+        let is_good = temperature.is_finite() && temperature > 0.0;
+        if !is_good || bias.len() != class_n || !bias.iter().all(|bias| bias.is_finite()) {
+            let text = format!("temperature {temperature} and {} biases for {class_n} classes", bias.len());
+            return Err(ModelError::Scaling { text });
+        }
+        let mut model = self.clone();
+        let weights: &[&str] = match &self.architecture {
+            Architecture::Network(_) => &["class.weight"],
+            Architecture::Logistic(_) => &["window.weight", "features.weight"],
+        };
+        let divide = |value: &mut f32, bias: f64| *value = (f64::from(*value) / temperature + bias) as f32;
+        for name in weights {
+            if let Some(tensor) = model.tensors.get_mut(*name) {
+                tensor.values.iter_mut().for_each(|value| divide(value, 0.0));
+            }
+        }
+        if let Some(tensor) = model.tensors.get_mut("class.bias") {
+            tensor.values.iter_mut().zip(bias).for_each(|(value, bias)| divide(value, *bias));
+        }
+        model.check()?;
+        Ok(model)
+    }
+
     /// The values of a tensor.
     ///
     /// # Panics
@@ -165,17 +195,17 @@ impl Model {
     }
 }
 
-/// Beats to predict or to learn from: windows and, where the model uses them, rhythm features.
+/// Beats to predict or to learn from: windows and, where the model uses them, features.
 ///
-/// Windows are row-major `n * window_n`, normalised to `[0, 1]`; rhythm features are row-major `n * rhythm_n` in their
-/// natural units. A row of rhythm features that is all NaN means "no rhythm known for this beat"; a row with some NaN
+/// Windows are row-major `n * window_n`, normalised to `[0, 1]`; features are row-major `n * feature_n` in their
+/// natural units. A row of features that is all NaN means "no features known for this beat"; a row with some NaN
 /// is an error.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Beats<'a> {
     /// The windows.
     pub windows: &'a [f32],
-    /// The rhythm features; `None` when none are known for any beat.
-    pub rhythm: Option<&'a [f32]>,
+    /// The features; `None` when none are known for any beat.
+    pub features: Option<&'a [f32]>,
 }
 
 impl Beats<'_> {
@@ -192,26 +222,26 @@ impl Beats<'_> {
         if let Some(idx) = self.windows.iter().position(|value| !value.is_finite()) {
             return Err(BeatsError::Window { beat_idx: idx / window_n, sample_idx: idx % window_n });
         }
-        if let Some(rhythm) = self.rhythm {
-            let rhythm_n = signature.rhythm_n();
-            if rhythm.len() != beat_n * rhythm_n {
-                return Err(BeatsError::Rhythm { value_n: rhythm.len(), beat_n, rhythm_n });
+        if let Some(features) = self.features {
+            let feature_n = signature.feature_n();
+            if features.len() != beat_n * feature_n {
+                return Err(BeatsError::Features { value_n: features.len(), beat_n, feature_n });
             }
-            for (beat_idx, row) in rhythm.chunks_exact(rhythm_n.max(1)).enumerate() {
+            for (beat_idx, row) in features.chunks_exact(feature_n.max(1)).enumerate() {
                 if !row.iter().all(|value| value.is_nan())
                     && let Some(idx) = row.iter().position(|value| !value.is_finite())
                 {
-                    return Err(BeatsError::RhythmValue { beat_idx, name: signature.rhythm_names[idx].clone() });
+                    return Err(BeatsError::FeatureValue { beat_idx, name: signature.feature_names[idx].clone() });
                 }
             }
         }
         Ok(beat_n)
     }
 
-    /// The rhythm features of one checked beat, or `None` where they are absent.
-    pub(crate) fn rhythm_row(&self, signature: &Signature, beat_idx: usize) -> Option<&[f32]> {
-        let rhythm_n = signature.rhythm_n();
-        let row = &self.rhythm?[beat_idx * rhythm_n..][..rhythm_n];
+    /// The features of one checked beat, or `None` where they are absent.
+    pub(crate) fn feature_row(&self, signature: &Signature, beat_idx: usize) -> Option<&[f32]> {
+        let feature_n = signature.feature_n();
+        let row = &self.features?[beat_idx * feature_n..][..feature_n];
         row.first().is_some_and(|value| !value.is_nan()).then_some(row)
     }
 }
@@ -279,10 +309,10 @@ pub(crate) fn mean_and_deviation<'a>(
     (mean.iter().map(|value| *value as f32).collect(), deviation.collect())
 }
 
-/// A value in standard deviations from the mean, limited to [`RHYTHM_LIMIT_DEVIATIONS`].
-pub(crate) fn standardise_rhythm(row: &[f32], mean: &[f32], deviation: &[f32], to: &mut [f32]) {
+/// A value in standard deviations from the mean, limited to [`FEATURE_LIMIT_DEVIATIONS`].
+pub(crate) fn standardise_features(row: &[f32], mean: &[f32], deviation: &[f32], to: &mut [f32]) {
     for (idx, to) in to.iter_mut().enumerate() {
-        *to = ((row[idx] - mean[idx]) / deviation[idx]).clamp(-RHYTHM_LIMIT_DEVIATIONS, RHYTHM_LIMIT_DEVIATIONS);
+        *to = ((row[idx] - mean[idx]) / deviation[idx]).clamp(-FEATURE_LIMIT_DEVIATIONS, FEATURE_LIMIT_DEVIATIONS);
     }
 }
 
@@ -333,6 +363,12 @@ pub enum ModelError {
         /// Position of the value.
         idx: usize,
     },
+    /// A temperature that is not above 0, or biases that are not one a class.
+    #[error("a model cannot be scaled by {text}")]
+    Scaling {
+        /// What was given.
+        text: String,
+    },
     /// A standard deviation is not positive.
     #[error("tensor `{name}` holds a standard deviation that is not positive")]
     Deviation {
@@ -360,21 +396,19 @@ pub enum BeatsError {
         /// The sample in its window.
         sample_idx: usize,
     },
-    /// The rhythm features do not divide into one row a beat.
-    #[error("{value_n} rhythm values were given for {beat_n} beats; the model takes {rhythm_n} for each")]
-    Rhythm {
+    /// The features do not divide into one row a beat.
+    #[error("{value_n} feature values were given for {beat_n} beats; the model takes {feature_n} for each")]
+    Features {
         /// How many values were given.
         value_n: usize,
         /// How many beats there are.
         beat_n: usize,
         /// How many features a beat has.
-        rhythm_n: usize,
+        feature_n: usize,
     },
-    /// A rhythm feature is NaN or infinite while others of its beat are known.
-    #[error(
-        "rhythm feature `{name}` of beat {beat_idx} is not a finite number; give all features of a beat, or NaN for all"
-    )]
-    RhythmValue {
+    /// A feature is NaN or infinite while others of its beat are known.
+    #[error("feature `{name}` of beat {beat_idx} is not a finite number; give all features of a beat, or NaN for all")]
+    FeatureValue {
         /// The beat.
         beat_idx: usize,
         /// The feature.

@@ -1,14 +1,14 @@
-//! The convolutional network: strided one-dimensional convolutions over the window, a dense branch for the rhythm
+//! The convolutional network: strided one-dimensional convolutions over the window, a dense branch for the
 //! features, and their sum.
 //!
 //! ```text
 //! window -> standardise -> [convolution, ReLU] x k -> flatten -> dense -> a
-//! rhythm -> standardise, limit -> dense -> ReLU -> dense -> times present -> b
+//! features -> standardise, limit -> dense -> ReLU -> dense -> times present -> b
 //! a + b -> ReLU -> dense -> ReLU -> dense -> softmax
 //! ```
 //!
-//! - The two branches are fused by addition, so that a beat without rhythm features is a sum without that term, and a
-//!   rhythm of one row serves a whole batch.
+//! - The two branches are fused by addition, so that a beat without features is a sum without that term, and a
+//!   row of features serves a whole batch.
 //! - The last convolution is flattened, not averaged: windows are centred on the R peak, so that a position means
 //!   something (a P wave is before it).
 //! - There is no normalisation layer: inputs are standardised and weights start as He et al. (2015) say, which trains
@@ -18,9 +18,9 @@
 //!
 //! Tensors, with the layout of each (`k` counts samples in a kernel, `c` channels of the layer below):
 //! `convolution{i}.weight [(k, c), channel]`, `convolution{i}.bias`, `window.weight [(position, channel), hidden]`,
-//! `window.bias`, `rhythm_hidden.weight`, `rhythm_hidden.bias`, `rhythm.weight`, `rhythm.bias` (all four only where
-//! there are rhythm features), `fused.weight`, `fused.bias`, `class.weight`, `class.bias`, `scaling.window_mean [1]`,
-//! `scaling.window_deviation [1]`, `scaling.rhythm_mean`, `scaling.rhythm_deviation`. Dense weights are `[in, out]`.
+//! `window.bias`, `feature_hidden.weight`, `feature_hidden.bias`, `features.weight`, `features.bias` (all four only where
+//! there are features), `fused.weight`, `fused.bias`, `class.weight`, `class.bias`, `scaling.window_mean [1]`,
+//! `scaling.window_deviation [1]`, `scaling.feature_mean`, `scaling.feature_deviation`. Dense weights are `[in, out]`.
 //!
 //! This module knows nothing of training; randomness comes in as data.
 
@@ -30,7 +30,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Beats, Model, ModelError, Signature, Tensor, standardise_rhythm};
+use crate::model::{Beats, Model, ModelError, Signature, Tensor, standardise_features};
 use crate::random::{Purpose, Stream};
 
 type Matrix = burn::tensor::Tensor<2>;
@@ -55,10 +55,10 @@ pub struct NetworkConfig {
     pub signature: Signature,
     /// The convolutions, first to last. None is padded; samples that no kernel reaches at the end are not seen.
     pub convolutions: Vec<ConvolutionConfig>,
-    /// Width of the layer in which window and rhythm are added.
+    /// Width of the layer in which window and features are added.
     pub hidden_n: usize,
-    /// Width of the first layer of the rhythm branch.
-    pub rhythm_hidden_n: usize,
+    /// Width of the first layer of the branch of the features.
+    pub feature_hidden_n: usize,
     /// Width of the layer between the sum and the classes.
     pub fused_n: usize,
 }
@@ -78,7 +78,7 @@ impl NetworkConfig {
                 convolution(48, 4, 2),
             ],
             hidden_n: 32,
-            rhythm_hidden_n: 32,
+            feature_hidden_n: 32,
             fused_n: 32,
         }
     }
@@ -116,7 +116,7 @@ impl NetworkConfig {
             return problem("there is no convolution".to_owned());
         }
         for (name, width) in
-            [("hidden_n", self.hidden_n), ("rhythm_hidden_n", self.rhythm_hidden_n), ("fused_n", self.fused_n)]
+            [("hidden_n", self.hidden_n), ("feature_hidden_n", self.feature_hidden_n), ("fused_n", self.fused_n)]
         {
             if width == 0 || width > 1 << 14 {
                 return problem(format!("`{name}` is {width}; 1 to 16384 are possible"));
@@ -145,14 +145,14 @@ pub(crate) fn tensor_shapes(config: &NetworkConfig) -> Result<BTreeMap<String, V
         channel_n = convolution.channel_n;
     }
     layer("window", config.flat_n(&positions), config.hidden_n);
-    let rhythm_n = config.signature.rhythm_n();
-    if rhythm_n > 0 {
-        layer("rhythm_hidden", rhythm_n, config.rhythm_hidden_n);
-        layer("rhythm", config.rhythm_hidden_n, config.hidden_n);
+    let feature_n = config.signature.feature_n();
+    if feature_n > 0 {
+        layer("feature_hidden", feature_n, config.feature_hidden_n);
+        layer("features", config.feature_hidden_n, config.hidden_n);
     }
     layer("fused", config.hidden_n, config.fused_n);
     layer("class", config.fused_n, config.signature.class_n());
-    for (name, length_n) in [("window", 1), ("rhythm", rhythm_n)] {
+    for (name, length_n) in [("window", 1), ("feature", feature_n)] {
         shapes.insert(format!("scaling.{name}_mean"), vec![length_n]);
         shapes.insert(format!("scaling.{name}_deviation"), vec![length_n]);
     }
@@ -170,7 +170,7 @@ pub(crate) fn initial_tensors(config: &NetworkConfig, seed: u64) -> Result<BTree
     let tensor = |(idx, (name, shape)): (usize, (String, Vec<usize>))| {
         let value_n = shape.iter().product();
         let values = if let [input_n, _] = shape[..] {
-            let gain = if name == "class.weight" || name == "rhythm.weight" { 1.0 } else { 2.0 };
+            let gain = if name == "class.weight" || name == "features.weight" { 1.0 } else { 2.0 };
             Stream::new(seed, Purpose::Weights, idx as u64, 0).normals(value_n, (gain / input_n as f32).sqrt())
         } else {
             vec![if name.ends_with("_deviation") { 1.0 } else { 0.0 }; value_n]
@@ -180,15 +180,15 @@ pub(crate) fn initial_tensors(config: &NetworkConfig, seed: u64) -> Result<BTree
     Ok(tensor_shapes(config)?.into_iter().enumerate().map(tensor).collect())
 }
 
-/// A piece of a batch, ready for [`forward`]: the patches of the first convolution and standardised rhythm features.
+/// A piece of a batch, ready for [`forward`]: the patches of the first convolution and standardised features.
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
     pub(crate) beat_n: usize,
     /// `[(beat, position), kernel]`
     patches: Vec<f32>,
-    /// `[beat, rhythm_n]`, 0 where absent.
-    rhythm: Vec<f32>,
-    /// 1 where the beat has rhythm features, else 0.
+    /// `[beat, feature_n]`, 0 where absent.
+    features: Vec<f32>,
+    /// 1 where the beat has features, else 0.
     present: Vec<f32>,
 }
 
@@ -196,26 +196,26 @@ impl Piece {
     pub(crate) fn with_capacity(config: &NetworkConfig, beat_n: usize) -> Self {
         let first = config.convolutions[0];
         let patch_n = beat_n * (config.signature.window_n / first.stride_n) * first.kernel_n;
-        let rhythm = Vec::with_capacity(beat_n * config.signature.rhythm_n());
-        Self { beat_n: 0, patches: Vec::with_capacity(patch_n), rhythm, present: Vec::with_capacity(beat_n) }
+        let features = Vec::with_capacity(beat_n * config.signature.feature_n());
+        Self { beat_n: 0, patches: Vec::with_capacity(patch_n), features, present: Vec::with_capacity(beat_n) }
     }
 
-    /// Adds a beat. `window` is in `[0, 1]`, `rhythm` in natural units.
-    pub(crate) fn push(&mut self, model: &Model, config: &NetworkConfig, window: &[f32], rhythm: Option<&[f32]>) {
+    /// Adds a beat. `window` is in `[0, 1]`, `features` in natural units.
+    pub(crate) fn push(&mut self, model: &Model, config: &NetworkConfig, window: &[f32], features: Option<&[f32]>) {
         let mean = model.values("scaling.window_mean")[0];
         let deviation = model.values("scaling.window_deviation")[0];
         let first = config.convolutions[0];
         for patch in window.windows(first.kernel_n).step_by(first.stride_n) {
             self.patches.extend(patch.iter().map(|value| (value - mean) / deviation));
         }
-        let start_idx = self.rhythm.len();
-        self.rhythm.resize(start_idx + config.signature.rhythm_n(), 0.0);
-        if let Some(row) = rhythm {
-            let mean = model.values("scaling.rhythm_mean");
-            let deviation = model.values("scaling.rhythm_deviation");
-            standardise_rhythm(row, mean, deviation, &mut self.rhythm[start_idx..]);
+        let start_idx = self.features.len();
+        self.features.resize(start_idx + config.signature.feature_n(), 0.0);
+        if let Some(row) = features {
+            let mean = model.values("scaling.feature_mean");
+            let deviation = model.values("scaling.feature_deviation");
+            standardise_features(row, mean, deviation, &mut self.features[start_idx..]);
         }
-        self.present.push(f32::from(u8::from(rhythm.is_some())));
+        self.present.push(f32::from(u8::from(features.is_some())));
         self.beat_n += 1;
     }
 }
@@ -275,10 +275,10 @@ pub(crate) fn forward(
         activation = relu(weights.dense(&format!("convolution{idx}"), patches));
     }
     let mut hidden = weights.dense("window", activation.reshape([beat_n, config.flat_n(positions)]));
-    let rhythm_n = config.signature.rhythm_n();
-    if rhythm_n > 0 {
-        let rhythm = relu(weights.dense("rhythm_hidden", matrix(piece.rhythm, rhythm_n)));
-        hidden = hidden + weights.dense("rhythm", rhythm) * matrix(piece.present, 1);
+    let feature_n = config.signature.feature_n();
+    if feature_n > 0 {
+        let features = relu(weights.dense("feature_hidden", matrix(piece.features, feature_n)));
+        hidden = hidden + weights.dense("features", features) * matrix(piece.present, 1);
     }
     let mut hidden = relu(hidden);
     if let Some(dropout) = dropout {
@@ -324,7 +324,7 @@ pub(crate) fn log_probabilities(
     let window_n = config.signature.window_n;
     for idx in range {
         let window = &beats.windows[idx * window_n..][..window_n];
-        piece.push(model, config, window, beats.rhythm_row(&config.signature, idx));
+        piece.push(model, config, window, beats.feature_row(&config.signature, idx));
     }
     let logits = forward(config, &positions, &Weights::new(model, &device, false), piece, None, &device);
     Ok(to_values(burn::tensor::activation::log_softmax(logits, 1)))
@@ -341,7 +341,7 @@ mod tests {
     use super::*;
 
     /// The network, written once more as loops over single numbers.
-    fn slow_logits(model: &Model, config: &NetworkConfig, window: &[f32], rhythm: Option<&[f32]>) -> Vec<f32> {
+    fn slow_logits(model: &Model, config: &NetworkConfig, window: &[f32], features: Option<&[f32]>) -> Vec<f32> {
         let dense = |name: &str, input: &[f32]| -> Vec<f32> {
             let weight = &model.values(&format!("{name}.weight"));
             let bias = model.values(&format!("{name}.bias"));
@@ -363,11 +363,12 @@ mod tests {
                 .collect();
         }
         let mut hidden = dense("window", &layer.concat());
-        if let Some(rhythm) = rhythm {
-            let (mean, deviation) = (model.values("scaling.rhythm_mean"), model.values("scaling.rhythm_deviation"));
-            let scaled: Vec<f32> =
-                (0..rhythm.len()).map(|idx| ((rhythm[idx] - mean[idx]) / deviation[idx]).clamp(-5.0, 5.0)).collect();
-            let branch = dense("rhythm", &relu(dense("rhythm_hidden", &scaled)));
+        if let Some(features) = features {
+            let (mean, deviation) = (model.values("scaling.feature_mean"), model.values("scaling.feature_deviation"));
+            let scaled: Vec<f32> = (0..features.len())
+                .map(|idx| ((features[idx] - mean[idx]) / deviation[idx]).clamp(-5.0, 5.0))
+                .collect();
+            let branch = dense("features", &relu(dense("feature_hidden", &scaled)));
             hidden.iter_mut().zip(branch).for_each(|(sum, value)| *sum += value);
         }
         dense("class", &relu(dense("fused", &relu(hidden))))
@@ -391,11 +392,11 @@ mod tests {
         let model = Model { architecture: crate::Architecture::Network(config.clone()), tensors };
         model.check().unwrap();
         let windows: Vec<f32> = (0..3 * 187).map(|_| stream.uniform()).collect();
-        let rhythm = [0.5, 9.0, f32::NAN, f32::NAN, -0.3, 0.1];
-        let beats = Beats { windows: &windows, rhythm: Some(&rhythm) };
+        let features = [0.5, 9.0, f32::NAN, f32::NAN, -0.3, 0.1];
+        let beats = Beats { windows: &windows, features: Some(&features) };
         let found = log_probabilities(&model, &config, beats, 0..3).unwrap();
         for idx in 0..3 {
-            let row = (idx != 1).then(|| &rhythm[2 * idx..][..2]);
+            let row = (idx != 1).then(|| &features[2 * idx..][..2]);
             let logits = slow_logits(&model, &config, &windows[187 * idx..][..187], row);
             let log_sum = logits.iter().map(|value| value.exp()).sum::<f32>().ln();
             for (class, logit) in logits.iter().enumerate() {

@@ -67,9 +67,9 @@ pub struct TrainingConfig {
     pub class_weight_power: f64,
     /// Share of the hidden units that are switched off for a beat.
     pub dropout: f32,
-    /// Share of the beats whose rhythm features are hidden, so that the network also answers from the window alone.
-    pub rhythm_dropout: f32,
-    /// Share of the beats whose window is hidden (flat), so that the network learns what the rhythm alone says before it
+    /// Share of the beats whose features are hidden, so that the network also answers from the window alone.
+    pub feature_dropout: f32,
+    /// Share of the beats whose window is hidden (flat), so that the network learns what the features alone say before it
     /// recognises patients by their windows.
     pub window_dropout: f32,
     /// A training window is moved by up to this many samples either way, as a detector may miss the R peak.
@@ -110,7 +110,7 @@ impl TrainingConfig {
             weight_decay: 1e-2,
             class_weight_power: 0.5,
             dropout: 0.5,
-            rhythm_dropout: 0.05,
+            feature_dropout: 0.05,
             window_dropout: 0.15,
             shift_max_n: 5,
             noise_deviation: 0.03,
@@ -145,7 +145,7 @@ impl TrainingConfig {
             ("class_weight_power", self.class_weight_power, (0.0..=1.0).contains(&self.class_weight_power), "0 to 1"),
             ("dropout", f64::from(self.dropout), share(f64::from(self.dropout)), "0 up to, not including, 1"),
             ("window_dropout", f64::from(self.window_dropout), (0.0..=1.0).contains(&self.window_dropout), "0 to 1"),
-            ("rhythm_dropout", f64::from(self.rhythm_dropout), (0.0..=1.0).contains(&self.rhythm_dropout), "0 to 1"),
+            ("feature_dropout", f64::from(self.feature_dropout), (0.0..=1.0).contains(&self.feature_dropout), "0 to 1"),
             (
                 "shift_max_n",
                 self.shift_max_n as f64,
@@ -508,9 +508,9 @@ impl<'a> Run<'a> {
             if stream.uniform() < config.window_dropout {
                 window.fill(0.0);
             }
-            let rhythm = self.training.beats.rhythm_row(signature, sample_idx);
-            let rhythm = rhythm.filter(|_| stream.uniform() >= config.rhythm_dropout);
-            piece.push(&self.model, &config.network, &window, rhythm);
+            let features = self.training.beats.feature_row(signature, sample_idx);
+            let features = features.filter(|_| stream.uniform() >= config.feature_dropout);
+            piece.push(&self.model, &config.network, &window, features);
             let kept = 1.0 / (1.0 - config.dropout);
             let unit = |_| if stream.uniform() < config.dropout { 0.0 } else { kept };
             dropout.extend((0..config.network.hidden_n).map(unit));
@@ -628,17 +628,17 @@ fn class_weights(config: &TrainingConfig, training: Samples<'_>) -> Result<Vec<f
     Ok(raw.iter().map(|weight| (weight / mean) as f32).collect())
 }
 
-/// Mean and standard deviation of the training set: one pair for all samples of a window, one for each rhythm feature.
+/// Mean and standard deviation of the training set: one pair for all samples of a window, one for each feature.
 fn scaling(signature: &Signature, beats: Beats<'_>) -> BTreeMap<String, Tensor> {
     let (window_mean, window_deviation) = mean_and_deviation(beats.windows.chunks(1), 1);
     let beat_n = beats.windows.len() / signature.window_n;
-    let rows = (0..beat_n).filter_map(|idx| beats.rhythm_row(signature, idx));
-    let (rhythm_mean, rhythm_deviation) = mean_and_deviation(rows, signature.rhythm_n());
+    let rows = (0..beat_n).filter_map(|idx| beats.feature_row(signature, idx));
+    let (feature_mean, feature_deviation) = mean_and_deviation(rows, signature.feature_n());
     [
         ("scaling.window_mean", window_mean),
         ("scaling.window_deviation", window_deviation),
-        ("scaling.rhythm_mean", rhythm_mean),
-        ("scaling.rhythm_deviation", rhythm_deviation),
+        ("scaling.feature_mean", feature_mean),
+        ("scaling.feature_deviation", feature_deviation),
     ]
     .map(|(name, values)| (name.to_owned(), Tensor::vector(values)))
     .into()
@@ -732,7 +732,7 @@ mod tests {
     fn a_loss_that_is_no_number_ends_the_training() {
         let (config, windows) = (config(), windows(10));
         let labels: Vec<u8> = (0..10).map(|idx| idx % 5).collect();
-        let samples = Samples { beats: Beats { windows: &windows, rhythm: None }, labels: &labels };
+        let samples = Samples { beats: Beats { windows: &windows, features: None }, labels: &labels };
         let mut run = Run::new(&config, samples, NonZeroUsize::MIN).unwrap();
         run.epoch(1).unwrap();
         for tensor in run.model.tensors.values_mut() {
@@ -745,7 +745,7 @@ mod tests {
     #[test]
     fn rare_classes_weigh_more_and_the_mean_weight_is_1() {
         let labels: Vec<u8> = (0..105_u8).map(|idx| idx.saturating_sub(100)).collect();
-        let samples = Samples { beats: Beats { windows: &[], rhythm: None }, labels: &labels };
+        let samples = Samples { beats: Beats { windows: &[], features: None }, labels: &labels };
         let weights = class_weights(&config(), samples).unwrap();
         assert!((weights[1] / weights[0] - 101_f32.sqrt()).abs() < 1e-3, "{weights:?}");
         let mean = labels.iter().map(|label| weights[usize::from(*label)]).sum::<f32>() / 105.0;
@@ -756,7 +756,7 @@ mod tests {
     fn the_learning_rate_rises_and_falls() {
         let (config, windows) = (TrainingConfig { epoch_n: 12, ..config() }, windows(10));
         let labels: Vec<u8> = (0..10).map(|idx| idx % 5).collect();
-        let samples = Samples { beats: Beats { windows: &windows, rhythm: None }, labels: &labels };
+        let samples = Samples { beats: Beats { windows: &windows, features: None }, labels: &labels };
         // 12 epochs of one step; the warm-up is 1.2 steps.
         let mut run = Run::new(&config, samples, NonZeroUsize::MIN).unwrap();
         let mut rates = Vec::new();

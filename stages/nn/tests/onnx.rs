@@ -45,12 +45,13 @@ fn engines_agree_with_burn() {
     let set = Set::new(300, 22);
     for model in models() {
         let bytes = export(&model, &metadata()).unwrap();
-        // Every third beat has no rhythm.
-        let mut rhythm = set.rhythm.clone();
-        rhythm.chunks_mut(2).step_by(3).for_each(|row| row.fill(f32::NAN));
-        for rhythm in [None, Some(&set.rhythm), Some(&rhythm)] {
+        // Every third beat has no features.
+        let mut features = set.features.clone();
+        features.chunks_mut(2).step_by(3).for_each(|row| row.fill(f32::NAN));
+        for features in [None, Some(&set.features), Some(&features)] {
             for beat_n in [0, 1, 7, 300] {
-                let beats = Beats { windows: &set.windows[..187 * beat_n], rhythm: rhythm.map(|r| &r[..2 * beat_n]) };
+                let beats =
+                    Beats { windows: &set.windows[..187 * beat_n], features: features.map(|r| &r[..2 * beat_n]) };
                 let expected = predict(&model, beats, ONE).unwrap();
                 for engine in engines() {
                     let mut session = Session::open(&bytes, &engine).unwrap();
@@ -93,12 +94,12 @@ fn beats_that_do_not_fit_are_errors() {
     let bytes = export(&models()[0], &metadata()).unwrap();
     for engine in engines() {
         let mut session = Session::open(&bytes, &engine).unwrap();
-        let check = |session: &mut Session, windows: &[f32], rhythm: Option<&[f32]>, expected: &str| {
-            let message = session.probabilities(Beats { windows, rhythm }).unwrap_err().to_string();
+        let check = |session: &mut Session, windows: &[f32], features: Option<&[f32]>, expected: &str| {
+            let message = session.probabilities(Beats { windows, features }).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         };
         check(&mut session, &[0.5; 186], None, "186 window values");
-        check(&mut session, &[0.5; 374], Some(&[1.0; 3]), "3 rhythm values were given for 2 beats");
+        check(&mut session, &[0.5; 374], Some(&[1.0; 3]), "3 feature values were given for 2 beats");
         let mut windows = [0.5; 374];
         windows[190] = f32::INFINITY;
         check(&mut session, &windows, None, "sample 3 of the window of beat 1");
@@ -125,7 +126,7 @@ fn hostile_bytes_are_errors() {
         let at = good.windows(from.len()).position(|part| part == from).unwrap();
         [&good[..at], to, &good[at + from.len()..]].concat()
     };
-    check(&replaced(b"ecgpipe.onnx_format\x12\x011", b"ecgpipe.onnx_format\x12\x012"), "has the format 2");
+    check(&replaced(b"ecgpipe.onnx_format\x12\x012", b"ecgpipe.onnx_format\x12\x013"), "has the format 3");
     check(&replaced(b"\"window_n\":187", b"\"window_n\":188"), "its inputs are");
     check(&replaced(b"\"window_n\":187", b"\"window_m\":187"), "unknown field `window_m`");
     check(&replaced(b"Softmax", b"Hardmax"), "operator `Hardmax`");
@@ -148,7 +149,7 @@ fn a_file_with_any_byte_changed_never_aborts() {
             Ok(mut session) => {
                 opened_n += 1;
                 // A changed weight is a valid file: what it predicts is its own affair, but it returns.
-                let _ = session.probabilities(Beats { windows: &[0.5; 187], rhythm: None });
+                let _ = session.probabilities(Beats { windows: &[0.5; 187], features: None });
             }
             Err(error) => {
                 refused_n += 1;

@@ -50,17 +50,17 @@ fn the_number_of_threads_does_not_change_a_weight() {
 }
 
 #[test]
-fn the_network_learns_from_windows_and_rhythm() {
+fn the_network_learns_from_windows_and_features() {
     let (training, validation, test) = (Set::new(1500, 3), Set::new(300, 4), Set::new(500, 5));
     let trained = run(&config(), &training, &validation, 2).unwrap();
-    let with_rhythm = accuracy(&trained.model, test.beats(), &test.labels);
-    assert!(with_rhythm > 0.95, "accuracy with rhythm {with_rhythm}");
-    // Without rhythm, classes 0 and 1 cannot be told apart, and the others still can.
-    let window_only = Beats { rhythm: None, ..test.beats() };
+    let with_features = accuracy(&trained.model, test.beats(), &test.labels);
+    assert!(with_features > 0.95, "accuracy with features {with_features}");
+    // Without features, classes 0 and 1 cannot be told apart, and the others still can.
+    let window_only = Beats { features: None, ..test.beats() };
     let without = accuracy(&trained.model, window_only, &test.labels);
-    assert!((0.7..0.9).contains(&without), "accuracy without rhythm {without}");
-    let absent = vec![f32::NAN; test.rhythm.len()];
-    let all_absent = Beats { rhythm: Some(&absent), ..test.beats() };
+    assert!((0.7..0.9).contains(&without), "accuracy without features {without}");
+    let absent = vec![f32::NAN; test.features.len()];
+    let all_absent = Beats { features: Some(&absent), ..test.beats() };
     assert_eq!(predict(&trained.model, window_only, ONE).unwrap(), predict(&trained.model, all_absent, ONE).unwrap());
     let last = trained.history.last().unwrap();
     assert!(last.training.loss < 0.5 * trained.history[0].training.loss, "{:?}", trained.history);
@@ -144,13 +144,13 @@ fn what_cannot_be_trained_is_a_typed_error() {
     check(config(), Samples { labels: &set.labels[1..], ..set.samples() }, "99 labels were given for 100 beats");
     let labels: Vec<u8> = set.labels.iter().map(|label| label + 1).collect();
     check(config(), Samples { labels: &labels, ..set.samples() }, "the label of beat 4 is class 5");
-    let beats = Beats { windows: &set.windows[..186], rhythm: None };
+    let beats = Beats { windows: &set.windows[..186], features: None };
     check(config(), Samples { beats, labels: &[] }, "186 window values are not a multiple");
-    check(config(), Samples { beats: Beats { windows: &[], rhythm: None }, labels: &[] }, "has no beats");
-    let mut rhythm = set.rhythm.clone();
-    rhythm[5] = f32::NAN;
-    let beats = Beats { rhythm: Some(&rhythm), ..set.beats() };
-    check(config(), Samples { beats, ..set.samples() }, "rhythm feature `rr_ms` of beat 2");
+    check(config(), Samples { beats: Beats { windows: &[], features: None }, labels: &[] }, "has no beats");
+    let mut features = set.features.clone();
+    features[5] = f32::NAN;
+    let beats = Beats { features: Some(&features), ..set.beats() };
+    check(config(), Samples { beats, ..set.samples() }, "feature `rr_ms` of beat 2");
 }
 
 #[test]
@@ -182,8 +182,8 @@ fn the_baseline_learns_and_is_reproducible() {
     assert_eq!(model, train_baseline(&config, training.samples()).unwrap());
     let found = accuracy(&model, test.beats(), &test.labels);
     assert!(found > 0.9, "accuracy {found}");
-    let without = accuracy(&model, Beats { rhythm: None, ..test.beats() }, &test.labels);
-    assert!((0.6..0.9).contains(&without), "accuracy without rhythm {without}");
+    let without = accuracy(&model, Beats { features: None, ..test.beats() }, &test.labels);
+    assert!((0.6..0.9).contains(&without), "accuracy without features {without}");
 
     let no_q: Vec<u8> = training.labels.iter().map(|label| label % 4).collect();
     let samples = Samples { labels: &no_q, ..training.samples() };

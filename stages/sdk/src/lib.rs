@@ -23,6 +23,7 @@ pub mod kind;
 pub mod kinds;
 pub mod ports;
 pub mod provenance;
+pub mod random;
 pub mod record;
 pub mod registry;
 pub mod stage;
@@ -34,11 +35,12 @@ pub use error::StageError;
 pub use facts::{FactProblem, Place, StageFacts};
 pub use kind::{Artifact, Kind, KindError, KindSpec, MetricPoint, NamedFile};
 pub use kinds::{
-    Annotations, Beats, Confusion, Features, Files, Lead, Metrics, Model, NormalisedWindows, Onnx, Part, Predictions,
-    Quality, RawRecord, Signals, Split, SplitRow, Tensor, Windows,
+    Annotations, Beats, Calibration, Confusion, Features, Files, Fold, FoldModels, Lead, Metrics, Model,
+    NormalisedWindows, Onnx, Part, Predictions, Quality, RawRecord, Signals, Split, SplitRow, Tensor, Windows,
 };
 pub use ports::{All, Cardinality, Each, NoInputs, One, Port, PortSpec, PortValue, PortValues, Ports};
 pub use provenance::Provenance;
+pub use random::derived_seed;
 pub use record::RecordId;
 pub use registry::Registry;
 pub use schemars::{self, JsonSchema};

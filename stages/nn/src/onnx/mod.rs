@@ -3,10 +3,10 @@
 //! The contract of every file written here:
 //! - input `window` `(batch, 1, window_n)`, `f32`, each window normalised to `[0, 1]`: all that stock ONNX Runtime
 //!   needs;
-//! - input `rhythm` `(rhythm_batch, rhythm_n + 1)`, `f32`, optional (where the model has rhythm features): the
+//! - input `features` `(feature_batch, feature_n + 1)`, `f32`, optional (where the model has features): the
 //!   features in natural units, and in the last column 1 where they are known and 0 where they are not (the others
 //!   are then not used, but must be finite). It is an initializer as well, one row of zeros, which means "not known"
-//!   for the whole batch; `rhythm_batch` is 1 or `batch`;
+//!   for the whole batch; `feature_batch` is 1 or `batch`;
 //! - output `probabilities` `(batch, class_n)`, rows that sum to 1;
 //! - metadata: the caller's, [`FORMAT_KEY`] and [`SIGNATURE_KEY`].
 //!
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 
 use crate::baseline::LogisticConfig;
-use crate::model::{Architecture, Model, ModelError, RHYTHM_LIMIT_DEVIATIONS, Signature};
+use crate::model::{Architecture, FEATURE_LIMIT_DEVIATIONS, Model, ModelError, Signature};
 use crate::network::NetworkConfig;
 
 #[expect(unreachable_pub, clippy::all, reason = "a generated file")]
@@ -41,11 +41,11 @@ pub const FORMAT_KEY: &str = "ecgpipe.onnx_format";
 /// Metadata key of the [`Signature`], as JSON.
 pub const SIGNATURE_KEY: &str = "ecgpipe.signature";
 /// The contract's number. A reader refuses any other: a new number means a new contract.
-pub const FORMAT: &str = "1";
+pub const FORMAT: &str = "2";
 /// Name of the window input.
 pub const WINDOW_INPUT: &str = "window";
-/// Name of the optional rhythm input.
-pub const RHYTHM_INPUT: &str = "rhythm";
+/// Name of the optional input of features.
+pub const FEATURES_INPUT: &str = "features";
 /// Name of the output.
 pub const PROBABILITIES_OUTPUT: &str = "probabilities";
 
@@ -93,15 +93,15 @@ pub fn export(model: &Model, metadata: &BTreeMap<String, String>) -> Result<Vec<
     };
     graph.node("Softmax", &[&logits], PROBABILITIES_OUTPUT, vec![int("axis", 1)]);
 
-    let (window_n, rhythm_n) = (signature.window_n, signature.rhythm_n());
+    let (window_n, feature_n) = (signature.window_n, signature.feature_n());
     let window_text = format!("{window_n} samples around the R peak, normalised to [0, 1]");
     let window_shape = vec![named("batch"), fixed(1), fixed(window_n)];
     let mut input = vec![value_info(WINDOW_INPUT, window_shape, &window_text)];
-    if rhythm_n > 0 {
-        let names = signature.rhythm_names.join(", ");
+    if feature_n > 0 {
+        let names = signature.feature_names.join(", ");
         let text = format!("optional: {names}; last column: 1 where they are known, else 0");
-        input.push(value_info(RHYTHM_INPUT, vec![named("rhythm_batch"), fixed(rhythm_n + 1)], &text));
-        graph.initializers.push(floats(RHYTHM_INPUT, &[1, rhythm_n + 1], vec![0.0; rhythm_n + 1]));
+        input.push(value_info(FEATURES_INPUT, vec![named("feature_batch"), fixed(feature_n + 1)], &text));
+        graph.initializers.push(floats(FEATURES_INPUT, &[1, feature_n + 1], vec![0.0; feature_n + 1]));
     }
     let output_shape = vec![named("batch"), fixed(signature.class_n())];
     let output_text = format!("probabilities of the classes {}", signature.class_names.join(", "));
@@ -224,8 +224,8 @@ fn check_graph(proto: &ModelProto, signature: &Signature) -> Result<(), String> 
     };
     let size = |n: usize| i64::try_from(n).ok();
     let mut inputs = vec![(WINDOW_INPUT.to_owned(), vec![None, Some(1), size(signature.window_n)])];
-    if signature.rhythm_n() > 0 {
-        inputs.push((RHYTHM_INPUT.to_owned(), vec![None, size(signature.rhythm_n() + 1)]));
+    if signature.feature_n() > 0 {
+        inputs.push((FEATURES_INPUT.to_owned(), vec![None, size(signature.feature_n() + 1)]));
     }
     let outputs = vec![(PROBABILITIES_OUTPUT.to_owned(), vec![None, size(signature.class_n())])];
     for (what, expected, found) in [("inputs", inputs, shape(&graph.input)), ("outputs", outputs, shape(&graph.output))]
@@ -309,12 +309,12 @@ fn network_graph(graph: &mut GraphBuilder, model: &Model, config: &NetworkConfig
         }
     }
     let mut hidden = graph.gemm("window", &flat, &[weight.len() / hidden_n, hidden_n], permuted, model);
-    if config.signature.rhythm_n() > 0 {
-        let (features, present) = rhythm_inputs(graph, model);
-        let branch = graph.dense("rhythm_hidden", &features, model);
-        let branch = graph.node("Relu", &[&branch], "rhythm_hidden.relu", Vec::new());
-        let branch = graph.dense("rhythm", &branch, model);
-        let branch = graph.node("Mul", &[&branch, &present], "rhythm.masked", Vec::new());
+    if config.signature.feature_n() > 0 {
+        let (features, present) = feature_inputs(graph, model);
+        let branch = graph.dense("feature_hidden", &features, model);
+        let branch = graph.node("Relu", &[&branch], "feature_hidden.relu", Vec::new());
+        let branch = graph.dense("features", &branch, model);
+        let branch = graph.node("Mul", &[&branch, &present], "features.masked", Vec::new());
         hidden = graph.node("Add", &[&hidden, &branch], "hidden", Vec::new());
     }
     let hidden = graph.node("Relu", &[&hidden], "hidden.relu", Vec::new());
@@ -334,35 +334,40 @@ fn logistic_graph(graph: &mut GraphBuilder, model: &Model, config: &LogisticConf
         graph.tensor(model, name);
     }
     let logits = graph.node("Gemm", &[&standardised, "window.weight", "class.bias"], "window.logits", Vec::new());
-    if config.signature.rhythm_n() == 0 {
+    if config.signature.feature_n() == 0 {
         return logits;
     }
-    let (features, present) = rhythm_inputs(graph, model);
-    graph.tensor(model, "rhythm.weight");
-    let branch = graph.node("MatMul", &[&features, "rhythm.weight"], "rhythm.logits", Vec::new());
-    let branch = graph.node("Mul", &[&branch, &present], "rhythm.masked", Vec::new());
+    let (features, present) = feature_inputs(graph, model);
+    graph.tensor(model, "features.weight");
+    let branch = graph.node("MatMul", &[&features, "features.weight"], "features.logits", Vec::new());
+    let branch = graph.node("Mul", &[&branch, &present], "features.masked", Vec::new());
     graph.node("Add", &[&logits, &branch], "logits", Vec::new())
 }
 
-/// Splits the rhythm input in standardised, limited features and the column that says whether they are known.
-fn rhythm_inputs(graph: &mut GraphBuilder, model: &Model) -> (String, String) {
-    let rhythm_n = model.signature().rhythm_n();
-    let bounds = [("start", 0), ("split", rhythm_n), ("end", rhythm_n + 1), ("axis", 1)];
+/// Splits the input of features in standardised, limited features and the column that says whether they are known.
+fn feature_inputs(graph: &mut GraphBuilder, model: &Model) -> (String, String) {
+    let feature_n = model.signature().feature_n();
+    let bounds = [("start", 0), ("split", feature_n), ("end", feature_n + 1), ("axis", 1)];
     for (name, value) in bounds {
-        graph.initializers.push(integers(&format!("rhythm.{name}"), &[value]));
+        graph.initializers.push(integers(&format!("features.{name}"), &[value]));
     }
     let features = graph.node(
         "Slice",
-        &[RHYTHM_INPUT, "rhythm.start", "rhythm.split", "rhythm.axis"],
-        "rhythm.features",
+        &[FEATURES_INPUT, "features.start", "features.split", "features.axis"],
+        "features.values",
         Vec::new(),
     );
-    let present =
-        graph.node("Slice", &[RHYTHM_INPUT, "rhythm.split", "rhythm.end", "rhythm.axis"], "rhythm.present", Vec::new());
-    let features = standardised(graph, model, "rhythm", &features);
-    graph.initializers.push(floats("rhythm.lowest", &[], vec![-RHYTHM_LIMIT_DEVIATIONS]));
-    graph.initializers.push(floats("rhythm.highest", &[], vec![RHYTHM_LIMIT_DEVIATIONS]));
-    let features = graph.node("Clip", &[&features, "rhythm.lowest", "rhythm.highest"], "rhythm.limited", Vec::new());
+    let present = graph.node(
+        "Slice",
+        &[FEATURES_INPUT, "features.split", "features.end", "features.axis"],
+        "features.present",
+        Vec::new(),
+    );
+    let features = standardised(graph, model, "feature", &features);
+    graph.initializers.push(floats("features.lowest", &[], vec![-FEATURE_LIMIT_DEVIATIONS]));
+    graph.initializers.push(floats("features.highest", &[], vec![FEATURE_LIMIT_DEVIATIONS]));
+    let features =
+        graph.node("Clip", &[&features, "features.lowest", "features.highest"], "features.limited", Vec::new());
     (features, present)
 }
 

@@ -2,15 +2,15 @@
 
 use ecgpipe_nn::{Beats, NetworkConfig, Samples, Signature, TrainingConfig};
 
-/// Windows, rhythm features (two a beat) and labels.
+/// Windows, features (two a beat) and labels.
 pub(crate) struct Set {
     pub(crate) windows: Vec<f32>,
-    pub(crate) rhythm: Vec<f32>,
+    pub(crate) features: Vec<f32>,
     pub(crate) labels: Vec<u8>,
 }
 
 impl Set {
-    /// `beat_n` beats of five classes in turn. Classes 0 and 1 have the same windows and differ in their rhythm
+    /// `beat_n` beats of five classes in turn. Classes 0 and 1 have the same windows and differ in their features
     /// alone; the others differ in the place and width of a bump.
     pub(crate) fn new(beat_n: usize, seed: u64) -> Self {
         let mut state = seed.wrapping_mul(2).wrapping_add(1);
@@ -18,7 +18,7 @@ impl Set {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 40) as f32 / (1 << 24) as f32
         };
-        let mut set = Self { windows: Vec::new(), rhythm: Vec::new(), labels: Vec::new() };
+        let mut set = Self { windows: Vec::new(), features: Vec::new(), labels: Vec::new() };
         for beat_idx in 0..beat_n {
             let class = beat_idx % 5;
             let (centre, width) = [(93.0, 6.0), (93.0, 6.0), (93.0, 18.0), (60.0, 10.0), (130.0, 10.0)][class];
@@ -28,14 +28,14 @@ impl Set {
                 0.1 + 0.8 * (-distance * distance).exp() + 0.1 * (uniform() - 0.5)
             }));
             let ratio = if class == 1 { 0.7 } else { 1.0 };
-            set.rhythm.extend([ratio + 0.1 * (uniform() - 0.5), 800.0 + 100.0 * uniform()]);
+            set.features.extend([ratio + 0.1 * (uniform() - 0.5), 800.0 + 100.0 * uniform()]);
             set.labels.push(class as u8);
         }
         set
     }
 
     pub(crate) fn beats(&self) -> Beats<'_> {
-        Beats { windows: &self.windows, rhythm: Some(&self.rhythm) }
+        Beats { windows: &self.windows, features: Some(&self.features) }
     }
 
     pub(crate) fn samples(&self) -> Samples<'_> {
@@ -56,14 +56,14 @@ pub(crate) fn config() -> TrainingConfig {
     }
     network.hidden_n = 32;
     network.fused_n = 24;
-    network.rhythm_hidden_n = 12;
+    network.feature_hidden_n = 12;
     TrainingConfig {
         epoch_n: 8,
         batch_n: 64,
         piece_n: 16,
         learning_rate: 2e-3,
         dropout: 0.3,
-        rhythm_dropout: 0.2,
+        feature_dropout: 0.2,
         window_dropout: 0.1,
         wander_max: 0.1,
         stretch_max: 0.05,

@@ -4,8 +4,8 @@
 //! Invariant: it says what [`crate::Kind::encode`] writes (`tests::every_layout_is_what_encoding_gives`).
 
 use super::{
-    Annotations, Beats, Confusion, Features, Files, Metrics, Model, NormalisedWindows, Onnx, Predictions, Quality,
-    RawRecord, Signals, Split, Windows,
+    Annotations, Beats, Calibration, Confusion, Features, Files, FoldModels, Metrics, Model, NormalisedWindows, Onnx,
+    Predictions, Quality, RawRecord, Signals, Split, Windows,
 };
 use crate::kind::KindSpec;
 
@@ -88,6 +88,20 @@ pub const LAYOUTS: &[Layout] = &[
         metadata: &[RECORD, PATIENT, FREQUENCY, SAMPLE_N, ("source", "`\"reference\"` or `\"detected\"`")],
     },
     Layout {
+        kind: KindSpec::of::<Calibration>(),
+        columns: &[
+            column("class", "string", "the class, in the order of the probabilities"),
+            column("bias", "double", "what is added to the logarithm of its odds, after the division"),
+        ],
+        metadata: &[
+            ("temperature", "what log-probabilities are divided by, number above 0"),
+            ("uncertain_below", "a beat whose largest probability is lower is uncertain, number"),
+            ("accuracy", "share of the other beats that was right where the bound was chosen, number"),
+            ("coverage", "share of the beats that was not uncertain there, number"),
+            ("beat_n", "beats there, number"),
+        ],
+    },
+    Layout {
         kind: KindSpec::of::<Confusion>(),
         columns: &[
             column("view", "string", "which beats count: `all`, `aami`, ..."),
@@ -105,6 +119,11 @@ pub const LAYOUTS: &[Layout] = &[
         metadata: &[RECORD, ("names", "names of the feature columns in their order, list of text")],
     },
     Layout { kind: KindSpec::of::<Files>(), columns: &[], metadata: &[] },
+    Layout {
+        kind: KindSpec::of::<FoldModels>(),
+        columns: &[column("model", "binary", "the model of a fold, as an artifact of kind `model`")],
+        metadata: &[("held_out", "for each fold the records that its model has not seen, list of lists of text")],
+    },
     Layout {
         kind: KindSpec::of::<Metrics>(),
         columns: &[
@@ -220,7 +239,8 @@ mod tests {
     use crate::{
         kind::{Artifact, MetricPoint, NamedFile},
         kinds::{
-            self, Annotation, Beat, ConfusionRow, INVALID_SAMPLE, Lead, Part, PeakSource, QualityRow, SplitRow, Tensor,
+            self, Annotation, Beat, ConfusionRow, Fold, INVALID_SAMPLE, Lead, Part, PeakSource, QualityRow, SplitRow,
+            Tensor,
         },
         record::RecordId,
     };
@@ -251,7 +271,12 @@ mod tests {
         };
         let files = vec![NamedFile { name: text("a.svg"), bytes: vec![1] }];
         let tensor = Tensor { shape: vec![1, 2], values: vec![0.5, 1.0] };
-        let all: [(&'static str, Artifact); 15] = [
+        let model = Model {
+            family: text("cnn"),
+            config: serde_json::json!({}),
+            tensors: BTreeMap::from([(text("bias"), tensor)]),
+        };
+        let all: [(&'static str, Artifact); 17] = [
             (
                 "annotations",
                 Arc::new(Annotations {
@@ -281,6 +306,18 @@ mod tests {
                 }),
             ),
             (
+                "calibration",
+                Arc::new(Calibration {
+                    temperature: 1.5,
+                    classes: vec![text("N"), text("V")],
+                    bias: vec![0.0, 0.5],
+                    uncertain_below: 0.7,
+                    accuracy: 0.99,
+                    coverage: 0.9,
+                    beat_n: 100,
+                }),
+            ),
+            (
                 "confusion",
                 Arc::new(Confusion {
                     classes: vec![text("N")],
@@ -304,15 +341,12 @@ mod tests {
                 }),
             ),
             ("files", Arc::new(Files::new(files.clone()))),
-            ("metrics", Arc::new(Metrics { points: vec![MetricPoint { key: text("a"), step: 0, value: 1.0 }] })),
             (
-                "model",
-                Arc::new(Model {
-                    family: text("cnn"),
-                    config: serde_json::json!({}),
-                    tensors: BTreeMap::from([(text("bias"), tensor)]),
-                }),
+                "fold_models",
+                Arc::new(FoldModels { folds: vec![Fold { held_out: vec![record.clone()], model: model.clone() }] }),
             ),
+            ("metrics", Arc::new(Metrics { points: vec![MetricPoint { key: text("a"), step: 0, value: 1.0 }] })),
+            ("model", Arc::new(model)),
             (
                 "normalised_windows",
                 Arc::new(NormalisedWindows {

@@ -12,6 +12,8 @@
 //! | `features` | named numbers a beat |
 //! | `split` | which beat is for training, validation or test |
 //! | `model` | named tensors of a trained model |
+//! | `fold_models` | the models of a cross-validation, each with the records that it has not seen |
+//! | `calibration` | what makes a model's probabilities frequencies, and where they are uncertain |
 //! | `onnx` | an ONNX file |
 //! | `predictions` | class probabilities a beat |
 //! | `confusion` | confusion counts, per record and view |
@@ -20,9 +22,11 @@
 
 mod annotations;
 mod beats;
+mod calibration;
 mod confusion;
 mod features;
 mod files;
+mod fold_models;
 pub mod layout;
 mod metrics;
 mod model;
@@ -35,9 +39,11 @@ mod windows;
 
 pub use annotations::{Annotation, Annotations};
 pub use beats::{Beat, Beats, PeakSource};
+pub use calibration::Calibration;
 pub use confusion::{Confusion, ConfusionRow};
 pub use features::Features;
 pub use files::{Files, RawRecord};
+pub use fold_models::{Fold, FoldModels};
 pub use metrics::Metrics;
 pub use model::{Model, Tensor};
 pub use onnx::{Onnx, OnnxMetadataError};
@@ -66,6 +72,8 @@ pub fn all() -> Vec<KindSpec> {
         KindSpec::of::<Split>(),
         KindSpec::of::<Model>(),
         KindSpec::of::<Onnx>(),
+        KindSpec::of::<FoldModels>(),
+        KindSpec::of::<Calibration>(),
         KindSpec::of::<Predictions>(),
         KindSpec::of::<Quality>(),
         KindSpec::of::<Confusion>(),

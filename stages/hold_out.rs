@@ -1,5 +1,5 @@
 //! Owns the choice of patients to hold out: about a wanted share of the beats, with every class on both sides where
-//! that is possible at all.
+//! that is possible at all; once ([`balanced`], [`random`]) or until every patient was held out ([`deal`]).
 //!
 //! Invariant: a function of the counts, the share and the random numbers alone; ties go to the patient that comes
 //! first.
@@ -7,7 +7,7 @@
 use rand::{Rng, seq::SliceRandom};
 
 /// Beats of each AAMI class of one patient.
-pub(super) type ClassCounts = [i64; 5];
+pub type ClassCounts = [i64; 5];
 
 /// From this number of patients on, swaps of two patients are not tried: their number grows with the square.
 const SWAP_PATIENT_N: usize = 200;
@@ -26,7 +26,8 @@ struct Misfit {
 
 /// Holds out the patients that fit best: whichever change of one patient or swap of two fits better is made, until none
 /// does.
-pub(super) fn balanced(patients: &[ClassCounts], share: f64) -> Vec<bool> {
+#[must_use]
+pub fn balanced(patients: &[ClassCounts], share: f64) -> Vec<bool> {
     let held = vec![false; patients.len()];
     if share <= 0.0 || patients.len() < 2 {
         return held;
@@ -34,8 +35,25 @@ pub(super) fn balanced(patients: &[ClassCounts], share: f64) -> Vec<bool> {
     improve(patients, share, held, |new, old| (new.missing_n, new.distance + 1e-9) < (old.missing_n, old.distance))
 }
 
+/// Deals patients into folds: for each patient its fold, 0 to `fold_n - 1`. Each fold takes its share of whom the folds
+/// before have left.
+#[must_use]
+pub fn deal(patients: &[ClassCounts], fold_n: usize) -> Vec<usize> {
+    let mut folds = vec![fold_n.saturating_sub(1); patients.len()];
+    let mut left: Vec<usize> = (0..patients.len()).collect();
+    for fold in 0..fold_n.saturating_sub(1) {
+        let counts: Vec<ClassCounts> = left.iter().map(|&patient| patients[patient]).collect();
+        let held = balanced(&counts, 1.0 / (fold_n - fold) as f64);
+        let taken = |place: &usize| held[*place];
+        (0..left.len()).filter(taken).for_each(|place| folds[left[place]] = fold);
+        left = (0..left.len()).filter(|place| !taken(place)).map(|place| left[place]).collect();
+    }
+    folds
+}
+
 /// Holds out random patients, then changes as few as it takes to have every class on both sides.
-pub(super) fn random(patients: &[ClassCounts], share: f64, rng: &mut impl Rng) -> Vec<bool> {
+#[must_use]
+pub fn random(patients: &[ClassCounts], share: f64, rng: &mut impl Rng) -> Vec<bool> {
     let mut held = vec![false; patients.len()];
     if share <= 0.0 || patients.len() < 2 {
         return held;
