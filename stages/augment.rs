@@ -5,23 +5,27 @@
 //! changed here, and everything that is relative to the record (its rhythm, its dominant beat, its groups) is computed
 //! anew on each changed copy:
 //!
-//! - *which cycles*: blocks of consecutive beats are kept, those with more unusual beats more often; in some copies most of
-//!   the timely beats are left out and early ones come in runs, so that "usual" is not always "most";
+//! - *which cycles*: blocks of consecutive beats are kept, those with more unusual beats more often; in some copies
+//!   supraventricular beats come in runs, up to nine tenths of all, so that "usual" is not always "most";
 //! - *which rhythm*: in some copies the atria fibrillate: early beats of the usual shape are left out, RR intervals are drawn
 //!   at random, P waves give way to fibrillatory waves. What is left of the usual shape is still conducted normally;
 //! - *when*: all RR intervals are stretched by one factor, with a few ms of jitter;
+//! - *which beats*: some normal beats are fused with ventricular ones of the record, as when both activations meet in the
+//!   ventricles; they are class F, of which the database has hardly any but in two patients;
 //! - *what the recorder saw*: leads are rotated into one another (another electrical axis or other electrodes) or one is
 //!   lost; noise, wander, and R-peaks off by some ms.
 //!
-//! No label is looked at, so copies can be made of any record; which of them train is the split's to say. A copy is rows
-//! of features, several for each beat, in the order of the beats: windows are changed while training (`train_cnn`).
+//! Reference symbols say which beats are supraventricular and ventricular; without them, beats that are early or unlike
+//! count as such, and no fusion is made. Copies are for training alone; of which records, is the split's to say. A copy is
+//! rows of features, several for each beat, in the order of the beats: windows are changed while training (`train_cnn`).
 //!
 //! Invariant: the same seed gives the same rows, whatever else runs (`tests::same_seed_same_rows`).
 
 use std::f32::consts::{FRAC_PI_4, TAU};
 
 use ecgpipe_sdk::{
-    Beats, Context, Each, Features, Signals, Stage, StageError, StageFacts, derived_seed, facts::names, ports,
+    Beats, Context, Each, Features, Signals, Stage, StageError, StageFacts, derived_seed, facts::names, kinds::Beat,
+    ports,
 };
 use ecgpipe_tables::{rhythm::NAMES, rhythm_features};
 use rand::RngExt;
@@ -31,11 +35,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    aami::{AamiClass, EscapeRule},
     lead,
     morphology::{
         self,
         groups::{Groups, timeliness},
-        measures,
         shapes::{MAX_LEAD_N, P, QRS, SHAPE_N, Shapes, scale},
     },
 };
@@ -47,9 +51,15 @@ pub struct Augment;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
-    /// Copies of each record. At least 1.
-    #[schemars(range(min = 1, max = 100))]
+    /// Copies of each record with its own rhythm.
+    #[schemars(range(max = 100))]
     pub copies_n: usize,
+    /// Copies with runs of supraventricular beats, of records that have such beats.
+    #[schemars(range(max = 100))]
+    pub runs_n: usize,
+    /// Copies in which the atria fibrillate.
+    #[schemars(range(max = 100))]
+    pub fibrillation_n: usize,
     /// All RR intervals of a copy are multiplied by a factor between exp(-this) and exp(this).
     #[schemars(range(min = 0, max = 1))]
     pub rr_scale_max_log: f64,
@@ -68,6 +78,9 @@ pub struct Params {
     /// Share of the copies of two-lead records that lose one of them.
     #[schemars(range(min = 0, max = 1))]
     pub single_lead_share: f64,
+    /// Share of the normal beats of a copy that are fused with a ventricular beat, in records that have some.
+    #[schemars(range(min = 0, max = 0.5))]
+    pub fusion_share: f64,
     /// Leads by name, the best first, as in `morphology`.
     pub leads: Vec<String>,
 }
@@ -75,13 +88,16 @@ pub struct Params {
 impl Default for Params {
     fn default() -> Self {
         Self {
-            copies_n: 8,
+            copies_n: 4,
+            runs_n: 2,
+            fibrillation_n: 2,
             rr_scale_max_log: 0.25,
             rr_jitter_ms: 3.0,
             noise_max: 0.04,
             wander_max: 0.06,
             shift_max_n: 2,
             single_lead_share: 0.2,
+            fusion_share: 0.04,
             leads: lead::default_preference(),
         }
     }
@@ -102,6 +118,8 @@ ports! {
     pub struct Outputs {
         /// The features of `rhythm` and `morphology` in this order, for several copies of each beat.
         pub features: Each<Features>,
+        /// The same of beats that were made fusion beats; `beat_idx` is the normal beat that each was.
+        pub fusions: Each<Features>,
     }
 }
 
@@ -115,13 +133,16 @@ impl Stage for Augment {
 
     fn check(params: &Params) -> Result<(), String> {
         let checks = [
-            ("copies_n", params.copies_n as f64, 1.0, 100.0),
+            ("copies_n", params.copies_n as f64, 0.0, 100.0),
+            ("runs_n", params.runs_n as f64, 0.0, 100.0),
+            ("fibrillation_n", params.fibrillation_n as f64, 0.0, 100.0),
             ("rr_scale_max_log", params.rr_scale_max_log, 0.0, 1.0),
             ("rr_jitter_ms", params.rr_jitter_ms, 0.0, 50.0),
             ("noise_max", f64::from(params.noise_max), 0.0, 1.0),
             ("wander_max", f64::from(params.wander_max), 0.0, 1.0),
             ("shift_max_n", params.shift_max_n as f64, 0.0, 5.0),
             ("single_lead_share", params.single_lead_share, 0.0, 1.0),
+            ("fusion_share", params.fusion_share, 0.0, 0.5),
         ];
         match checks.into_iter().find(|(_, value, low, high)| !(*low..=*high).contains(value)) {
             Some((name, value, low, high)) => Err(format!("`{name}` must be {low} to {high}, not {value}")),
@@ -131,13 +152,15 @@ impl Stage for Augment {
 
     fn facts(params: &Params, facts: &mut StageFacts<'_>) {
         lead::check_records(facts, "signals", &params.leads);
-        facts.pass("beats", "features");
-        facts.set("features", names::FEATURES, all_names());
+        for port in ["features", "fusions"] {
+            facts.pass("beats", port);
+            facts.set(port, names::FEATURES, all_names());
+        }
     }
 
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {
-        let features = copies(params, &inputs.signals, &inputs.beats, cx.seed()?)?;
-        Ok(Outputs { features: Each::new(features) })
+        let [features, fusions] = copies(params, &inputs.signals, &inputs.beats, cx.seed()?)?;
+        Ok(Outputs { features: Each::new(features), fusions: Each::new(fusions) })
     }
 }
 
@@ -151,35 +174,43 @@ fn all_names() -> Vec<String> {
 struct Copies {
     /// Beat and features.
     rows: Vec<(i64, Vec<f32>)>,
+    /// The same of beats that were fused.
+    fused_rows: Vec<(i64, Vec<f32>)>,
 }
 
 impl Copies {
-    fn add(&mut self, params: &Params, original: &Original<'_>, copy_idx: usize, seed: u64) -> Result<(), StageError> {
+    fn add(&mut self, params: &Params, original: &Original<'_>, rhythm: Rhythm, seed: u64) -> Result<(), StageError> {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-        let rhythm = [Rhythm::AsIs, Rhythm::AsIs, Rhythm::EarlyRuns, Rhythm::Fibrillation][copy_idx % 4];
-        let cycles = original.cycles(rhythm, &mut rng);
+        let mut cycles =
+            if rhythm == Rhythm::Runs { original.runs(&mut rng) } else { original.cycles(rhythm, &mut rng) };
+        original.fuse(&mut cycles, params.fusion_share, &mut rng);
         let positions = positions(params, &cycles, &mut rng);
         let shapes = changed(params, &original.shapes, &cycles, rhythm, &mut rng);
         let rhythm = rhythm_features(&positions, POSITION_HZ)
             .map_err(|error| StageError::from_error(&error).record(&original.beats.record))?;
-        let groups = Groups::of(&shapes, &positions);
-        let columns: Vec<Vec<f32>> = rhythm.columns.into_iter().chain(measures::columns(&shapes, &groups)).collect();
+        let columns: Vec<Vec<f32>> =
+            rhythm.columns.into_iter().chain(morphology::columns(&shapes, &positions)).collect();
         let row = |idx: usize| columns.iter().map(|column| column[idx]).collect();
-        self.rows.extend(cycles.iter().enumerate().map(|(idx, cycle)| (cycle.beat_idx as i64, row(idx))));
+        for (idx, cycle) in cycles.iter().enumerate() {
+            let rows = if cycle.fusion.is_some() { &mut self.fused_rows } else { &mut self.rows };
+            rows.push((cycle.beat_idx as i64, row(idx)));
+        }
         Ok(())
     }
 
     /// In the order of the beats; copies of one beat in the order in which they were made.
-    fn features(mut self, beats: &Beats) -> Features {
-        self.rows.sort_by_key(|(beat_idx, _)| *beat_idx);
-        let names = all_names();
-        let column = |idx: usize| self.rows.iter().map(|(_, row)| row[idx]).collect();
-        Features {
-            record: beats.record.clone(),
-            beat_idx: self.rows.iter().map(|(beat_idx, _)| *beat_idx).collect(),
-            columns: (0..names.len()).map(column).collect(),
-            names,
-        }
+    fn features(self, beats: &Beats) -> [Features; 2] {
+        [self.rows, self.fused_rows].map(|mut rows| {
+            rows.sort_by_key(|(beat_idx, _)| *beat_idx);
+            let names = all_names();
+            let column = |idx: usize| rows.iter().map(|(_, row)| row[idx]).collect();
+            Features {
+                record: beats.record.clone(),
+                beat_idx: rows.iter().map(|(beat_idx, _)| *beat_idx).collect(),
+                columns: (0..names.len()).map(column).collect(),
+                names,
+            }
+        })
     }
 }
 
@@ -193,17 +224,32 @@ const EARLY: f32 = 0.8;
 const UNLIKE: f32 = 0.9;
 /// Share of the blocks without unusual beats that are kept.
 const PLAIN_BLOCK_SHARE: f32 = 0.4;
-/// Where early beats come in runs: share of the timely beats that is left out, and how often an early one stands at most.
-const TIMELY_LEFT_OUT: f32 = 0.7;
-const EARLY_REPEATED_N: usize = 3;
+/// Share of the beats that are supraventricular where they come in runs: anything between.
+const RUN_SHARE: std::ops::Range<f32> = 0.2..0.9;
+/// Mean length of such runs: anything between, for a copy.
+const RUN_BEAT_N: std::ops::Range<f32> = 1.5..10.0;
+/// From this median step between the logarithms of RR intervals on, no run can be told.
+const IRREGULAR_LOG: f64 = 0.07;
+/// Standard deviation of the logarithm of RR intervals within a run.
+const RUN_RR_SD_LOG: f64 = 0.03;
+/// Fewest and most beats of a copy with runs.
+const RUN_COPY_BEAT_N: std::ops::RangeInclusive<usize> = 120..=1000;
+/// After a run the sinus node may be late by up to this factor (overdrive suppression).
+const PAUSE: std::ops::Range<f64> = 1.0..2.0;
+/// Share of the ventricular beat in a fusion beat.
+const FUSION: std::ops::Range<f32> = 0.25..0.75;
+/// A fusion beat comes in time or a little before: its RR interval as a part of the normal beat's.
+const FUSION_INTERVAL: std::ops::Range<f64> = 0.85..1.0;
+/// Farthest that the ventricular activation is before or after the other, in working samples (8 ms).
+const FUSION_SHIFT_N: i64 = 3;
 
 /// What happens to the rhythm of a copy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rhythm {
     /// Blocks of it stay.
     AsIs,
-    /// Early beats come in runs.
-    EarlyRuns,
+    /// Supraventricular beats come in runs.
+    Runs,
     /// RR intervals are random and P waves are gone.
     Fibrillation,
 }
@@ -217,9 +263,19 @@ const FIBRILLATION_WAVE: std::ops::Range<f32> = 0.0..0.08;
 const FIBRILLATION_WAVE_N: std::ops::Range<f32> = 6.4..14.4;
 
 /// A beat and the RR interval before it.
+#[derive(Clone)]
 struct Cycle {
     beat_idx: usize,
     interval_s: f64,
+    fusion: Option<Fusion>,
+}
+
+/// The ventricular beat that a beat is fused with.
+#[derive(Clone)]
+struct Fusion {
+    beat_idx: usize,
+    share: f32,
+    shift_n: i64,
 }
 
 /// A record as it is, and what copies are drawn by.
@@ -232,6 +288,8 @@ struct Original<'a> {
     timely: Vec<f32>,
     /// For each beat, its cosine to the dominant one.
     to_dominant: Vec<f32>,
+    /// The class of each beat's reference symbol, if it has one.
+    classes: Vec<Option<AamiClass>>,
 }
 
 impl<'a> Original<'a> {
@@ -239,7 +297,9 @@ impl<'a> Original<'a> {
         let shapes = Shapes::cut(signals, beats, &params.leads, MAX_LEAD_N)?;
         let samples: Vec<i64> = beats.beats.iter().map(|beat| beat.sample_idx).collect();
         let to_dominant = Groups::of(&shapes, &samples).to_dominant;
-        Ok(Self { beats, shapes, timely: timeliness(&samples), samples, to_dominant })
+        let class = |beat: &Beat| EscapeRule::DeChazal.class(beat.symbol.as_deref()?);
+        let classes = beats.beats.iter().map(class).collect();
+        Ok(Self { beats, shapes, timely: timeliness(&samples), samples, to_dominant, classes })
     }
 
     fn is_early(&self, idx: usize) -> bool {
@@ -250,15 +310,91 @@ impl<'a> Original<'a> {
         self.is_early(idx) || self.to_dominant[idx] < UNLIKE
     }
 
+    /// Whether a beat is supraventricular and premature: by its symbol, else as an early beat of the usual shape.
+    fn is_supraventricular(&self, idx: usize) -> bool {
+        match self.classes[idx] {
+            Some(class) => class == AamiClass::S,
+            None => self.is_early(idx) && self.to_dominant[idx] >= UNLIKE,
+        }
+    }
+
+    fn cycle(&self, beat_idx: usize) -> Cycle {
+        let step_n = match beat_idx {
+            0 => self.samples.get(1).map_or(0, |next| next - self.samples[0]),
+            _ => self.samples[beat_idx] - self.samples[beat_idx - 1],
+        };
+        let interval_s = step_n as f64 / self.beats.sampling_frequency_hz;
+        Cycle { beat_idx, interval_s: if interval_s > 0.0 { interval_s } else { 1.0 }, fusion: None }
+    }
+
+    /// How irregular the beats are that are not premature: the median step of the logarithm of their RR intervals.
+    fn irregularity(&self) -> f64 {
+        let is_normal = |idx: usize| !self.is_early(idx) && self.to_dominant[idx] >= UNLIKE;
+        let log = |idx: usize| self.cycle(idx).interval_s.ln();
+        let pairs = (2..self.samples.len()).filter(|&idx| (idx - 2..=idx).all(is_normal));
+        let mut steps: Vec<f64> = pairs.map(|idx| (log(idx) - log(idx - 1)).abs()).collect();
+        let middle = steps.len() / 2;
+        if steps.is_empty() { 0.0 } else { *steps.select_nth_unstable_by(middle, f64::total_cmp).1 }
+    }
+
+    /// Runs of supraventricular beats, and what follows such beats in between; nothing where there are none of either, or
+    /// where all is irregular, so that a run could not be told from atrial fibrillation.
+    fn runs(&self, rng: &mut Xoshiro256PlusPlus) -> Vec<Cycle> {
+        let (premature, others): (Vec<usize>, Vec<usize>) =
+            (0..self.samples.len()).partition(|&idx| self.is_supraventricular(idx));
+        let after: Vec<usize> = premature.iter().map(|idx| idx + 1).filter(|idx| others.contains(idx)).collect();
+        if after.is_empty() || self.irregularity() > IRREGULAR_LOG {
+            return Vec::new();
+        }
+        let (share, run_n) = (rng.random_range(RUN_SHARE), rng.random_range(RUN_BEAT_N));
+        let pause = if rng.random::<bool>() { rng.random_range(PAUSE) } else { 1.0 };
+        // Lengths of runs and of what is between are geometric around their means.
+        let length = |mean: f32, rng: &mut Xoshiro256PlusPlus| {
+            1 + (-(1.0 - rng.random::<f32>()).ln() * (mean - 1.0).max(0.0)).round() as usize
+        };
+        // About as many premature beats as the record has, so that single ones are learnt as well.
+        let beat_n =
+            ((premature.len() as f32 / share) as usize).clamp(*RUN_COPY_BEAT_N.start(), *RUN_COPY_BEAT_N.end());
+        let mut cycles = Vec::with_capacity(beat_n + 100);
+        while cycles.len() < beat_n {
+            // An atrial focus is regular: a run has the interval of its first beat.
+            let interval_s = self.cycle(premature[rng.random_range(0..premature.len())]).interval_s;
+            for _ in 0..length(run_n, rng) {
+                let normal: f64 = StandardNormal.sample(rng);
+                let beat_idx = premature[rng.random_range(0..premature.len())];
+                let interval_s = interval_s * (RUN_RR_SD_LOG * normal).exp();
+                cycles.push(Cycle { interval_s, ..self.cycle(beat_idx) });
+            }
+            let start = after[rng.random_range(0..after.len())];
+            let between = (start..self.samples.len()).filter(|&idx| !self.is_supraventricular(idx));
+            let first = cycles.len();
+            cycles.extend(between.take(length(run_n * (1.0 - share) / share, rng)).map(|idx| self.cycle(idx)));
+            cycles[first].interval_s *= pause;
+        }
+        cycles
+    }
+
+    /// Makes some normal beats fusion beats.
+    fn fuse(&self, cycles: &mut [Cycle], share: f64, rng: &mut Xoshiro256PlusPlus) {
+        let ventricular: Vec<usize> =
+            (0..self.samples.len()).filter(|&idx| self.classes[idx] == Some(AamiClass::V)).collect();
+        if ventricular.is_empty() {
+            return;
+        }
+        for cycle in cycles {
+            if self.classes[cycle.beat_idx] == Some(AamiClass::N) && rng.random::<f64>() < share {
+                cycle.interval_s *= rng.random_range(FUSION_INTERVAL);
+                cycle.fusion = Some(Fusion {
+                    beat_idx: ventricular[rng.random_range(0..ventricular.len())],
+                    share: rng.random_range(FUSION),
+                    shift_n: rng.random_range(-FUSION_SHIFT_N..=FUSION_SHIFT_N),
+                });
+            }
+        }
+    }
+
     /// The cycles of a copy.
     fn cycles(&self, rhythm: Rhythm, rng: &mut Xoshiro256PlusPlus) -> Vec<Cycle> {
-        let interval_s = |idx: usize| match idx {
-            0 => self
-                .samples
-                .get(1)
-                .map_or(1.0, |next| (next - self.samples[0]) as f64 / self.beats.sampling_frequency_hz),
-            _ => (self.samples[idx] - self.samples[idx - 1]) as f64 / self.beats.sampling_frequency_hz,
-        };
         let mut cycles = Vec::with_capacity(self.samples.len());
         let mut start = 0;
         while start < self.samples.len() {
@@ -268,19 +404,9 @@ impl<'a> Original<'a> {
             let is_kept = rng.random::<f32>() < PLAIN_BLOCK_SHARE + 4.0 * share;
             // A record of a few beats keeps at least the first block.
             if is_kept || (cycles.is_empty() && end == self.samples.len()) {
-                for beat_idx in start..end {
-                    let time_n = match rhythm {
-                        Rhythm::AsIs => 1,
-                        Rhythm::EarlyRuns if self.is_early(beat_idx) => rng.random_range(1..=EARLY_REPEATED_N),
-                        Rhythm::EarlyRuns => usize::from(rng.random::<f32>() >= TIMELY_LEFT_OUT),
-                        // An early beat of the usual shape may be of another origin, which an irregular rhythm would hide.
-                        Rhythm::Fibrillation => {
-                            usize::from(!self.is_early(beat_idx) || self.to_dominant[beat_idx] < UNLIKE)
-                        }
-                    };
-                    let cycle = || Cycle { beat_idx, interval_s: interval_s(beat_idx) };
-                    cycles.extend(std::iter::repeat_with(cycle).take(time_n));
-                }
+                // Fibrillation has no supraventricular premature beats: they could not be told.
+                let stays = |idx: &usize| rhythm != Rhythm::Fibrillation || !self.is_supraventricular(*idx);
+                cycles.extend((start..end).filter(stays).map(|idx| self.cycle(idx)));
             }
             start = end;
         }
@@ -347,7 +473,12 @@ fn changed(
             let mut before = 0.0;
             for idx in 0..SHAPE_N as i64 {
                 let from = (idx + shift).clamp(0, SHAPE_N as i64 - 1) as usize;
-                let old = |lead_idx: usize| original.of(lead_idx, cycle.beat_idx)[from];
+                let old = |lead_idx: usize| {
+                    let own = original.of(lead_idx, cycle.beat_idx)[from];
+                    let Some(fusion) = &cycle.fusion else { return own };
+                    let at = (from as i64 + fusion.shift_n).clamp(0, SHAPE_N as i64 - 1) as usize;
+                    own + fusion.share * (original.of(lead_idx, fusion.beat_idx)[at] - own)
+                };
                 let mixed: f32 = weights.iter().enumerate().map(|(lead_idx, weight)| weight * old(lead_idx)).sum();
                 let normal: f32 = StandardNormal.sample(rng);
                 // Neighbours share half of their noise, as below 40 Hz.
@@ -380,17 +511,20 @@ fn changed(
     Shapes { leads, spikes, beat_n: cycles.len() }
 }
 
-/// The features of copies, for [`Params`] and a seed.
+/// The features of copies and of the fusion beats in them, for [`Params`] and a seed.
 ///
 /// # Errors
 /// As [`morphology::features`].
-pub fn copies(params: &Params, signals: &Signals, beats: &Beats, seed: u64) -> Result<Features, StageError> {
+pub fn copies(params: &Params, signals: &Signals, beats: &Beats, seed: u64) -> Result<[Features; 2], StageError> {
     let original = Original::new(params, signals, beats)?;
     let mut copies = Copies::default();
-    for copy_idx in 0..params.copies_n {
-        // A seed of its own for each copy, so that more copies change none.
-        let seed = derived_seed(seed, copy_idx as u64);
-        copies.add(params, &original, copy_idx, seed)?;
+    let kinds =
+        [(Rhythm::AsIs, params.copies_n), (Rhythm::Runs, params.runs_n), (Rhythm::Fibrillation, params.fibrillation_n)];
+    for (kind_seed, (rhythm, copy_n)) in (0..).map(|kind| derived_seed(seed, kind)).zip(kinds) {
+        for copy_idx in 0..copy_n as u64 {
+            // A seed of its own for each copy, so that more copies change none.
+            copies.add(params, &original, rhythm, derived_seed(kind_seed, copy_idx))?;
+        }
     }
     Ok(copies.features(beats))
 }
@@ -403,30 +537,15 @@ mod tests {
 
     fn copied(params: &Params, seed: u64) -> Features {
         let signals = signals();
-        copies(params, &signals, &beats(&signals), seed).unwrap()
+        let [copies, _] = copies(params, &signals, &beats(&signals), seed).unwrap();
+        copies
     }
 
-    /// Only the copy of this place among four.
-    fn only(copy_idx: usize) -> Features {
-        let params = Params { copies_n: copy_idx + 1, ..Params::default() };
-        let (all, fewer) = (copied(&params, 7), copied(&Params { copies_n: copy_idx.max(1), ..params }, 7));
-        if copy_idx == 0 {
-            return all;
-        }
-        // Rows of a beat are in the order of their copies: those that the fewer copies have come first.
-        let mut kept = Vec::new();
-        for (row, beat_idx) in all.beat_idx.iter().enumerate() {
-            let before_n = fewer.beat_idx.iter().filter(|other| *other == beat_idx).count();
-            let place = all.beat_idx[..row].iter().filter(|other| *other == beat_idx).count();
-            if place >= before_n {
-                kept.push(row);
-            }
-        }
-        Features {
-            beat_idx: kept.iter().map(|&row| all.beat_idx[row]).collect(),
-            columns: all.columns.iter().map(|column| kept.iter().map(|&row| column[row]).collect()).collect(),
-            ..all
-        }
+    /// Only one copy, of one kind.
+    fn only(rhythm: Rhythm) -> Features {
+        let n = |kind| usize::from(rhythm == kind);
+        let (copies_n, runs_n, fibrillation_n) = (n(Rhythm::AsIs), n(Rhythm::Runs), n(Rhythm::Fibrillation));
+        copied(&Params { copies_n, runs_n, fibrillation_n, ..Params::default() }, 7)
     }
 
     #[test]
@@ -440,7 +559,7 @@ mod tests {
         assert!(first.columns.iter().flatten().all(|value| value.is_finite()));
         assert!(first.beat_idx.is_sorted() && first.beat_idx.iter().all(|idx| (0..BEAT_N as i64).contains(idx)));
         // More copies leave those before as they are.
-        let fewer = copied(&Params { copies_n: 1, ..params }, 1);
+        let fewer = copied(&Params { copies_n: 1, runs_n: 0, fibrillation_n: 0, ..params }, 1);
         for (row, beat_idx) in fewer.beat_idx.iter().enumerate() {
             let place = first.beat_idx.iter().position(|other| other == beat_idx).unwrap();
             assert!((0..first.names.len()).all(|idx| first.columns[idx][place] == fewer.columns[idx][row]));
@@ -450,7 +569,10 @@ mod tests {
     #[test]
     fn what_is_unlike_stays_unlike() {
         // A narrow QRS complex that is off by 16 ms is unlike, too.
-        let features = copied(&Params { copies_n: 2, shift_max_n: 0, noise_max: 0.01, ..Params::default() }, 3);
+        let features = copied(
+            &Params { copies_n: 2, runs_n: 0, fibrillation_n: 0, shift_max_n: 0, noise_max: 0.01, ..Params::default() },
+            3,
+        );
         let cosine = column(&features, "cosine_to_dominant");
         for (row, &beat_idx) in features.beat_idx.iter().enumerate() {
             assert_eq!(cosine[row] < 0.85, is_ectopic(beat_idx as usize), "beat {beat_idx}: {}", cosine[row]);
@@ -459,7 +581,7 @@ mod tests {
 
     #[test]
     fn fibrillation_is_irregular_and_without_p_waves() {
-        let (as_is, fibrillation) = (only(0), only(3));
+        let (as_is, fibrillation) = (only(Rhythm::AsIs), only(Rhythm::Fibrillation));
         let mean = |features: &Features, name: &str| {
             let column = column(features, name);
             column.iter().sum::<f32>() / column.len() as f32
@@ -482,8 +604,8 @@ mod tests {
     #[test]
     fn parameters_have_their_ranges() {
         assert_eq!(Augment::check(&Params::default()), Ok(()));
-        let error = Augment::check(&Params { copies_n: 0, ..Params::default() }).unwrap_err();
-        assert_eq!(error, "`copies_n` must be 1 to 100, not 0");
+        let error = Augment::check(&Params { copies_n: 101, ..Params::default() }).unwrap_err();
+        assert_eq!(error, "`copies_n` must be 0 to 100, not 101");
         let error = Augment::check(&Params { noise_max: f32::NAN, ..Params::default() }).unwrap_err();
         assert_eq!(error, "`noise_max` must be 0 to 1, not NaN");
     }

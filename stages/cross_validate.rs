@@ -59,6 +59,8 @@ ports! {
         pub features: Option<All<Features>>,
         /// Changed copies of the records' features, of `augment`.
         pub copies: Option<All<Features>>,
+        /// Beats that were made fusion beats, of `augment`.
+        pub fusions: Option<All<Features>>,
         /// The training part is what is dealt into folds; the test part is not looked at.
         pub split: One<Split>,
     }
@@ -132,6 +134,7 @@ impl Stage for CrossValidate {
                 windows: &inputs.windows,
                 features: inputs.features.as_ref(),
                 copies: inputs.copies.as_ref(),
+                fusions: inputs.fusions.as_ref(),
                 split: &split,
             };
             let prefix = format!("cv/fold_{place}/");

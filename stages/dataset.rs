@@ -121,18 +121,20 @@ pub fn gather(
     Ok(dataset)
 }
 
-/// Adds changed copies of the beats of a dataset: rows of features, several for each beat, with the beat's own window.
+/// Adds what was made of the beats of a dataset: rows of features, several for each beat. Copies have the beat's own window
+/// and class; fusion beats are F, and have a flat window, since nobody knows theirs.
 ///
 /// # Errors
-/// If the copies have other features than the beats.
+/// If they have other features than the beats.
 pub fn add_copies(
     dataset: &mut Dataset,
-    copies: &All<Features>,
+    copies: Option<&All<Features>>,
+    fusions: Option<&All<Features>>,
     windows: &All<NormalisedWindows>,
     features: Option<&All<Features>>,
 ) -> Result<(), StageError> {
     let names = feature_names(features)?;
-    for (record, copies) in copies.iter() {
+    for (record, copies) in [copies, fusions].into_iter().flatten().flat_map(All::iter) {
         if copies.names != names {
             let message = format!("its copies have the features {:?}, its beats have {names:?}", copies.names);
             return Err(StageError::new(message)
@@ -141,17 +143,24 @@ pub fn add_copies(
         }
     }
     let Some(mut rows) = dataset.features.take() else { return Ok(()) };
-    for place in 0..dataset.places.len() {
-        let (record, beat_idx) = dataset.places[place].clone();
-        let (Some(copies), Some(own)) = (copies.get(&record), windows.get(&record)) else { continue };
-        let first = copies.beat_idx.partition_point(|&idx| idx < beat_idx);
-        let copy_n = copies.beat_idx[first..].iter().take_while(|&&idx| idx == beat_idx).count();
-        let Ok(window_idx) = own.windows.beat_idx.binary_search(&beat_idx) else { continue };
-        for row in first..first + copy_n {
-            dataset.windows.extend_from_slice(own.windows.window(window_idx));
-            dataset.labels.push(dataset.labels[place]);
-            dataset.places.push((record.clone(), beat_idx));
-            rows.extend(copies.columns.iter().map(|column| column[row]));
+    let beat_n = dataset.places.len();
+    for (made, class) in [(copies, None), (fusions, Some(AamiClass::F))] {
+        let Some(made) = made else { continue };
+        for place in 0..beat_n {
+            let (record, beat_idx) = dataset.places[place].clone();
+            let (Some(made), Some(own)) = (made.get(&record), windows.get(&record)) else { continue };
+            let first = made.beat_idx.partition_point(|&idx| idx < beat_idx);
+            let made_n = made.beat_idx[first..].iter().take_while(|&&idx| idx == beat_idx).count();
+            let Ok(window_idx) = own.windows.beat_idx.binary_search(&beat_idx) else { continue };
+            for row in first..first + made_n {
+                match class {
+                    None => dataset.windows.extend_from_slice(own.windows.window(window_idx)),
+                    Some(_) => dataset.windows.extend(std::iter::repeat_n(0.0, own.windows.length_n)),
+                }
+                dataset.labels.push(class.map_or(dataset.labels[place], |class| class.index() as u8));
+                dataset.places.push((record.clone(), beat_idx));
+                rows.extend(made.columns.iter().map(|column| column[row]));
+            }
         }
     }
     dataset.features = Some(rows);
@@ -288,14 +297,17 @@ pub(crate) mod tests {
         let split = Split { strategy: "lists".to_owned(), leaks: Vec::new(), rows };
         let mut training = gather(Part::Training, &windows, Some(&own), &split).expect("gathered");
         // Beat 3 is for the test, beat 0 has no copy.
-        add_copies(&mut training, &features(vec![2, 2, 3], "rr_s"), &windows, Some(&own)).expect("added");
+        add_copies(&mut training, Some(&features(vec![2, 2, 3], "rr_s")), None, &windows, Some(&own)).expect("added");
         assert_eq!(training.labels, [0, 2, 2, 2]);
         assert_eq!(training.windows, [0.0, 1.0, 0.02, 1.0, 0.02, 1.0, 0.02, 1.0]);
         assert_eq!(training.features.as_deref(), Some(&[0.0, 2.1, 2.0, 2.1][..]));
+        let mut fused = gather(Part::Training, &windows, Some(&own), &split).expect("gathered");
+        add_copies(&mut fused, None, Some(&features(vec![0, 3], "rr_s")), &windows, Some(&own)).expect("added");
+        assert_eq!((fused.labels.as_slice(), &fused.windows[4..]), (&[0, 2, 3][..], &[0.0, 0.0][..]));
         let weights = draw_weights(&training, &[3.0, 1.0, 1.5, 0.0, 0.0]);
         assert_eq!(weights, [3.0, 0.5, 0.5, 0.5]);
-        let error =
-            add_copies(&mut training, &features(vec![2], "qrs"), &windows, Some(&own)).expect_err("other names");
+        let error = add_copies(&mut training, None, Some(&features(vec![2], "qrs")), &windows, Some(&own))
+            .expect_err("other names");
         assert!(error.to_string().contains("its copies have the features [\"qrs\"]"), "{error}");
     }
 

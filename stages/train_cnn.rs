@@ -198,6 +198,8 @@ ports! {
         pub features: Option<All<Features>>,
         /// Changed copies of the records' features, of `augment`: those of training beats are trained on too.
         pub copies: Option<All<Features>>,
+        /// Beats that were made fusion beats, of `augment`: trained on as class F, without a window.
+        pub fusions: Option<All<Features>>,
         /// Which beats are for training and validation.
         pub split: One<Split>,
     }
@@ -242,6 +244,7 @@ impl Stage for TrainCnn {
             windows: &inputs.windows,
             features: inputs.features.as_ref(),
             copies: inputs.copies.as_ref(),
+            fusions: inputs.fusions.as_ref(),
             split: &inputs.split,
         };
         let trained = fit(params, &given, cx.seed()?, "", cx)?;
@@ -256,10 +259,10 @@ impl Stage for TrainCnn {
 /// What a stage that trains this network says of its inputs beyond [`training_facts`]; `place` is where its parameters
 /// stand.
 pub fn check_inputs(params: &Params, facts: &mut StageFacts<'_>, place: Place) {
-    check_beats(facts, &["windows", "copies"]);
+    check_beats(facts, &["windows", "copies", "fusions"]);
     let help =
         "connect `features` to `morphology` after `rhythm`, both with all features: these are what `augment` computes";
-    facts.same(&["copies", "features"], &[names::FEATURES], help);
+    facts.same(&["copies", "fusions", "features"], &[names::FEATURES], help);
     if let Some(length_n) = facts.get("windows", names::LENGTH_N)
         && length_n.value.as_u64().is_some_and(|length_n| params.shift_max_n as u64 >= length_n)
     {
@@ -279,6 +282,8 @@ pub struct Given<'a> {
     pub features: Option<&'a All<Features>>,
     /// Changed copies of the features.
     pub copies: Option<&'a All<Features>>,
+    /// Features of made fusion beats.
+    pub fusions: Option<&'a All<Features>>,
     /// Which beats train and which choose the epoch.
     pub split: &'a Split,
 }
@@ -297,8 +302,8 @@ pub fn fit(
     let gather = |part| gather(part, given.windows, given.features, given.split);
     let (mut training, validation) = (gather(Part::Training)?, gather(Part::Validation)?);
     cx.note(format!("{} training beats, {} validation beats", training.beat_n(), validation.beat_n()));
-    if let Some(copies) = given.copies {
-        add_copies(&mut training, copies, given.windows, given.features)?;
+    if given.copies.is_some() || given.fusions.is_some() {
+        add_copies(&mut training, given.copies, given.fusions, given.windows, given.features)?;
         cx.note(format!("{} rows to train on with changed copies", training.beat_n()));
     }
     let config = params.config(signature(given.windows, given.features)?, seed);

@@ -26,12 +26,16 @@ const UNLIKE: f32 = 0.6;
 const LEAST_KIND_N: usize = 3;
 /// RR intervals before a beat, on each side, whose upper tenth it is early against: about 40 s.
 const EARLY_BEAT_N: usize = 25;
+/// A beat is in time from this part of the longer RR intervals around it on.
+const IN_TIME: f32 = 0.85;
+/// With fewer beats in time, the dominant beat is the median of all that are alike.
+const LEAST_IN_TIME_N: usize = 8;
 /// A shape whose summed slope is spread wider than this is held against it.
 const NARROW_MS: f32 = 80.0;
 
 /// The groups of one record.
 pub(crate) struct Groups {
-    /// The dominant beat, lead by lead: the median of the beats like the most usual one.
+    /// The dominant beat, lead by lead: the median of those beats like the most usual one that come in time.
     pub(super) dominant: Vec<Vec<f32>>,
     /// The commonest beat of those unlike the dominant one, if there is one.
     pub(super) other: Option<Vec<Vec<f32>>>,
@@ -65,7 +69,12 @@ impl Groups {
         let alike = |to: usize, among: &[usize]| -> Vec<usize> {
             among.iter().copied().filter(|&idx| dot(unit(idx), unit(to)) > ALIKE).collect()
         };
-        let dominant = most_usual.map(|idx| template(shapes, &alike(idx, &references), idx));
+        // Where most beats of this shape come early, its P wave is that of the others.
+        let dominant = most_usual.map(|idx| {
+            let members = alike(idx, &references);
+            let in_time: Vec<usize> = members.iter().copied().filter(|&idx| timely[idx] >= IN_TIME).collect();
+            template(shapes, if in_time.len() < LEAST_IN_TIME_N { &members } else { &in_time }, idx)
+        });
         let dominant = dominant.unwrap_or_else(|| vec![vec![0.0; SHAPE_N]; shapes.leads.len()]);
         let dominant_unit = unit_of(dominant.iter().map(|lead| &lead[QRS]));
         let to_dominant: Vec<f32> = (0..shapes.beat_n).map(|idx| dot(unit(idx), &dominant_unit)).collect();

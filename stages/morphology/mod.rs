@@ -9,6 +9,7 @@
 //! (`tests::gain_polarity_and_order_of_leads_do_not_matter`); every number is finite. The whole record decides what is usual,
 //! so a beat's features depend on beats after it.
 
+mod context;
 mod filter;
 pub(crate) mod groups;
 pub(crate) mod measures;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::{
+    context::Measured,
     groups::Groups,
     shapes::{MAX_LEAD_N, Shapes},
 };
@@ -102,7 +104,22 @@ impl Stage for Morphology {
 /// The names of all features, in column order.
 #[must_use]
 pub fn feature_names() -> Vec<String> {
-    measures::names()
+    measures::names().into_iter().chain(context::names()).collect()
+}
+
+/// One column for each of [`feature_names`]. `positions` are those of the R-peaks, in samples of any frequency.
+pub(crate) fn columns(shapes: &Shapes, positions: &[i64]) -> Vec<Vec<f32>> {
+    let groups = Groups::of(shapes, positions);
+    let mut columns = measures::columns(shapes, &groups);
+    let names = measures::names();
+    let column = |wanted: &str| {
+        let place = names.iter().position(|name| name == wanted).expect("a measure's own name");
+        &columns[place][..]
+    };
+    let measured = Measured { p_correlation: column("p_correlation_max"), p_projection: column("p_projection_max") };
+    let context = context::columns(positions, &groups, &measured);
+    columns.extend(context);
+    columns
 }
 
 /// The features of every beat.
@@ -112,12 +129,11 @@ pub fn feature_names() -> Vec<String> {
 pub fn features(params: &Params, signals: &Signals, beats: &Beats) -> Result<Features, StageError> {
     let shapes = Shapes::cut(signals, beats, &params.leads, params.leads_n)?;
     let positions: Vec<i64> = beats.beats.iter().map(|beat| beat.sample_idx).collect();
-    let groups = Groups::of(&shapes, &positions);
     Ok(Features {
         record: beats.record.clone(),
         beat_idx: (0..).take(beats.beats.len()).collect(),
-        names: measures::names(),
-        columns: measures::columns(&shapes, &groups),
+        names: feature_names(),
+        columns: columns(&shapes, &positions),
     })
 }
 

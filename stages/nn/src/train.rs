@@ -499,17 +499,15 @@ impl<'a> Run<'a> {
         let mut window = Vec::with_capacity(window_n);
         for (row, &Taken { sample_idx, stream_idx }) in samples.iter().enumerate() {
             let mut stream = Stream::new(config.seed, Purpose::Sample, epoch as u64, stream_idx);
-            disturb(
-                config,
-                &self.training.beats.windows[sample_idx * window_n..][..window_n],
-                &mut stream,
-                &mut window,
-            );
-            if stream.uniform() < config.window_dropout {
+            let own = &self.training.beats.windows[sample_idx * window_n..][..window_n];
+            disturb(config, own, &mut stream, &mut window);
+            // A beat without a window (a flat one) has its features alone, and keeps them.
+            let has_window = own.iter().any(|sample| *sample != own[0]);
+            if stream.uniform() < config.window_dropout || !has_window {
                 window.fill(0.0);
             }
             let features = self.training.beats.feature_row(signature, sample_idx);
-            let features = features.filter(|_| stream.uniform() >= config.feature_dropout);
+            let features = features.filter(|_| stream.uniform() >= config.feature_dropout || !has_window);
             piece.push(&self.model, &config.network, &window, features);
             let kept = 1.0 / (1.0 - config.dropout);
             let unit = |_| if stream.uniform() < config.dropout { 0.0 } else { kept };
