@@ -239,7 +239,8 @@ impl<'a> Original<'a> {
         let shapes = Shapes::cut(signals, beats, &params.leads, MAX_LEAD_N)?;
         let samples: Vec<i64> = beats.beats.iter().map(|beat| beat.sample_idx).collect();
         let to_dominant = Groups::of(&shapes, &samples).to_dominant;
-        Ok(Self { beats, shapes, timely: timeliness(&samples), samples, to_dominant })
+        let timely = (0..samples.len()).map(|idx| timeliness(&samples, idx)).collect();
+        Ok(Self { beats, shapes, samples, timely, to_dominant })
     }
 
     fn is_early(&self, idx: usize) -> bool {
