@@ -40,6 +40,8 @@ const KAISER_BETA: f64 = 1.0;
 const RESPONSE_HALF_N: usize = 20;
 /// Times between two input samples that the low-pass filter is looked up for, the nearest one counts: 3 us at 360 Hz.
 const PHASE_N: usize = 512;
+/// An input sample as an integer: what that rounds off, over a piece, is far below a phase.
+const ONE: u64 = 1 << 32;
 /// Output samples that are filtered at a time: little enough to stay in a processor's cache.
 const PIECE_N: usize = 1 << 13;
 /// Working samples that the wander is averaged over and found once in: 64 ms.
@@ -95,11 +97,20 @@ impl LowPass {
         Ok(Self { step, half_n, scale, response, rows: vec![Vec::new(); PHASE_N + 1] })
     }
 
+    /// The input samples that decide some output samples, also those that a signal does not have: from its first sample on,
+    /// which may be negative.
+    fn needed(&self, output: &Range<usize>) -> Range<i64> {
+        let before = |idx: usize| (idx as f64 * self.step) as i64;
+        let half_n = self.half_n as i64;
+        // One more at the end, as a position may be rounded up to the next input sample.
+        before(output.start) + 1 - half_n..before(output.end - 1) + 2 + half_n
+    }
+
     /// The input samples that decide some output samples of a signal of `input_n` samples.
     fn input_of(&self, output: &Range<usize>, input_n: usize) -> Range<usize> {
-        let before = |idx: usize| (idx as f64 * self.step) as usize + 1;
-        let end = before(output.end - 1) + self.half_n;
-        before(output.start).saturating_sub(self.half_n).min(input_n)..end.min(input_n)
+        let needed = self.needed(output);
+        let [start, end] = [needed.start, needed.end].map(|idx| idx.clamp(0, input_n as i64) as usize);
+        start..end
     }
 
     /// Appends some output samples, NaN where the nearest input is. `input` begins at sample `input_start` of a signal of
@@ -112,7 +123,8 @@ impl LowPass {
         output: Range<usize>,
         to: &mut Vec<f32>,
     ) {
-        let invalid: Vec<bool> = if input.iter().any(|sample| sample.is_nan()) {
+        // No early exit, so that the compiler may use vector instructions.
+        let invalid: Vec<bool> = if input.iter().fold(false, |any, sample| any | sample.is_nan()) {
             let is_invalid = |idx: usize| {
                 let nearest = nearest(idx as f64 * self.step, self.step, input_n);
                 input[nearest.start() - input_start..=nearest.end() - input_start].iter().any(|sample| sample.is_nan())
@@ -125,21 +137,21 @@ impl LowPass {
             lead::interpolate_invalid(&mut input);
         }
         let (Some(&first), Some(&last)) = (input.first(), input.last()) else { return };
-        let end = input_start + input.len();
-        let needed_start = (output.start as f64 * self.step) as i64 + 1 - self.half_n as i64;
-        let needed_end = ((output.end - 1) as f64 * self.step) as usize + 1 + self.half_n;
-        input.splice(0..0, std::iter::repeat_n(first, (input_start as i64 - needed_start) as usize));
-        input.resize(input.len() + needed_end - end, last);
+        let needed = self.needed(&output);
+        input.splice(0..0, std::iter::repeat_n(first, (input_start as i64 - needed.start) as usize));
+        input.resize(input.len().max((needed.end - needed.start) as usize), last);
         let start = to.len();
-        for idx in output {
-            let position = idx as f64 * self.step;
-            let sample_idx = position as i64;
-            let phase = ((position - sample_idx as f64) * PHASE_N as f64 + 0.5) as usize;
+        // From here on in 2^32ths of an input sample: floats would be converted several times a sample.
+        let first_position = output.start as f64 * self.step - needed.start as f64 - (self.half_n - 1) as f64;
+        let [mut position, step] = [first_position, self.step].map(|position| (position * ONE as f64).round() as u64);
+        for _ in output {
+            let phase = ((position % ONE + ONE / PHASE_N as u64 / 2) / (ONE / PHASE_N as u64)) as usize;
             if self.rows[phase].is_empty() {
                 self.rows[phase] = self.weights(phase as f64 / PHASE_N as f64);
             }
-            let place = (sample_idx + 1 - self.half_n as i64 - needed_start) as usize;
+            let place = (position / ONE) as usize;
             to.push(dot(&self.rows[phase], &input[place..place + 2 * self.half_n]));
+            position += step;
         }
         for (sample, _) in to[start..].iter_mut().zip(&invalid).filter(|(_, is_invalid)| **is_invalid) {
             *sample = f32::NAN;
@@ -332,7 +344,7 @@ mod tests {
 
     #[test]
     fn the_time_of_a_peak_and_invalid_samples_stay() {
-        for hz in [100.0, 257.3, 360.0] {
+        for hz in [100.0f64, 257.3, 360.0] {
             let at = (4.0 * hz).round() as usize;
             let mut input: Vec<f32> = (0..(8.0 * hz) as usize)
                 .map(|idx| (-0.5 * ((idx as f64 - at as f64) / hz / 0.012).powi(2)).exp() as f32)
