@@ -193,7 +193,7 @@ fn template(shapes: &Shapes, members: &[usize], alone: usize) -> Vec<Vec<f32>> {
     /// Samples at a time: one line of a processor's cache.
     const STRIP_N: usize = 16;
     let members = if members.is_empty() { &[alone][..] } else { members };
-    let mut values = vec![Vec::with_capacity(members.len()); STRIP_N];
+    let mut values = vec![Vec::new(); STRIP_N];
     let mut lead = |lead_idx: usize| {
         let mut medians = Vec::with_capacity(SHAPE_N);
         for start in (0..SHAPE_N).step_by(STRIP_N) {
