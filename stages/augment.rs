@@ -169,16 +169,43 @@ fn all_names() -> Vec<String> {
     NAMES.iter().map(|name| (*name).to_owned()).chain(morphology::feature_names()).collect()
 }
 
-/// Rows of features as they are computed.
-#[derive(Default)]
+/// Rows of features as they are computed, copy after copy.
 struct Copies {
-    /// Beat and features.
-    rows: Vec<(i64, Vec<f32>)>,
-    /// The same of beats that were fused.
-    fused_rows: Vec<(i64, Vec<f32>)>,
+    copies: Rows,
+    /// Those of beats that were fused.
+    fusions: Rows,
+}
+
+/// Rows as columns, and the beat of each.
+struct Rows {
+    beat_idx: Vec<i64>,
+    columns: Vec<Vec<f32>>,
+}
+
+impl Rows {
+    fn new() -> Self {
+        Self { beat_idx: Vec::new(), columns: vec![Vec::new(); all_names().len()] }
+    }
+
+    /// In the order of the beats; rows of one beat in the order in which they were made.
+    fn features(self, beats: &Beats) -> Features {
+        let mut order: Vec<usize> = (0..self.beat_idx.len()).collect();
+        order.sort_by_key(|&row| self.beat_idx[row]);
+        let sorted = |column: &Vec<f32>| order.iter().map(|&row| column[row]).collect();
+        Features {
+            record: beats.record.clone(),
+            beat_idx: order.iter().map(|&row| self.beat_idx[row]).collect(),
+            names: all_names(),
+            columns: self.columns.iter().map(sorted).collect(),
+        }
+    }
 }
 
 impl Copies {
+    fn new() -> Self {
+        Self { copies: Rows::new(), fusions: Rows::new() }
+    }
+
     fn add(&mut self, params: &Params, original: &Original<'_>, rhythm: Rhythm, seed: u64) -> Result<(), StageError> {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         let mut cycles =
@@ -190,27 +217,18 @@ impl Copies {
             .map_err(|error| StageError::from_error(&error).record(&original.beats.record))?;
         let columns: Vec<Vec<f32>> =
             rhythm.columns.into_iter().chain(morphology::columns(&shapes, &positions)).collect();
-        let row = |idx: usize| columns.iter().map(|column| column[idx]).collect();
-        for (idx, cycle) in cycles.iter().enumerate() {
-            let rows = if cycle.fusion.is_some() { &mut self.fused_rows } else { &mut self.rows };
-            rows.push((cycle.beat_idx as i64, row(idx)));
+        for (rows, is_fusion) in [(&mut self.copies, false), (&mut self.fusions, true)] {
+            let places = || (0..cycles.len()).filter(|&idx| cycles[idx].fusion.is_some() == is_fusion);
+            rows.beat_idx.extend(places().map(|idx| cycles[idx].beat_idx as i64));
+            for (all, added) in rows.columns.iter_mut().zip(&columns) {
+                all.extend(places().map(|idx| added[idx]));
+            }
         }
         Ok(())
     }
 
-    /// In the order of the beats; copies of one beat in the order in which they were made.
     fn features(self, beats: &Beats) -> [Features; 2] {
-        [self.rows, self.fused_rows].map(|mut rows| {
-            rows.sort_by_key(|(beat_idx, _)| *beat_idx);
-            let names = all_names();
-            let column = |idx: usize| rows.iter().map(|(_, row)| row[idx]).collect();
-            Features {
-                record: beats.record.clone(),
-                beat_idx: rows.iter().map(|(beat_idx, _)| *beat_idx).collect(),
-                columns: (0..names.len()).map(column).collect(),
-                names,
-            }
-        })
+        [self.copies, self.fusions].map(|rows| rows.features(beats))
     }
 }
 
@@ -299,7 +317,8 @@ impl<'a> Original<'a> {
         let to_dominant = Groups::of(&shapes, &samples).to_dominant;
         let class = |beat: &Beat| EscapeRule::DeChazal.class(beat.symbol.as_deref()?);
         let classes = beats.beats.iter().map(class).collect();
-        Ok(Self { beats, shapes, timely: timeliness(&samples), samples, to_dominant, classes })
+        let timely = (0..samples.len()).map(|idx| timeliness(&samples, idx)).collect();
+        Ok(Self { beats, shapes, samples, timely, to_dominant, classes })
     }
 
     fn is_early(&self, idx: usize) -> bool {
@@ -468,34 +487,37 @@ fn changed(
         // Half a turn to three turns in the 1.6 s of a shape.
         let (turn_n, phase) = (0.5 + 2.5 * rng.random::<f32>(), rng.random::<f32>());
         let (atrial_n, atrial_phase) = (rng.random_range(FIBRILLATION_WAVE_N), rng.random::<f32>());
-        for (shapes, weights) in leads.iter_mut().zip(&mixing) {
-            let start = shapes.len();
-            let mut before = 0.0;
-            for idx in 0..SHAPE_N as i64 {
-                let from = (idx + shift).clamp(0, SHAPE_N as i64 - 1) as usize;
-                let old = |lead_idx: usize| {
-                    let own = original.of(lead_idx, cycle.beat_idx)[from];
-                    let Some(fusion) = &cycle.fusion else { return own };
-                    let at = (from as i64 + fusion.shift_n).clamp(0, SHAPE_N as i64 - 1) as usize;
-                    own + fusion.share * (original.of(lead_idx, fusion.beat_idx)[at] - own)
-                };
-                let mixed: f32 = weights.iter().enumerate().map(|(lead_idx, weight)| weight * old(lead_idx)).sum();
-                let normal: f32 = StandardNormal.sample(rng);
-                // Neighbours share half of their noise, as below 40 Hz.
-                let coloured = 0.7 * (normal + before);
-                before = normal;
-                let wave = (TAU * (phase + turn_n * idx as f32 / SHAPE_N as f32)).sin();
-                shapes.push(mixed + noise * coloured + wander * wave);
+        let moved = (0..lead_n).map(|lead_idx| {
+            let mut shape = moved(original.of(lead_idx, cycle.beat_idx), shift);
+            if let Some(fusion) = &cycle.fusion {
+                let other = self::moved(original.of(lead_idx, fusion.beat_idx), shift + fusion.shift_n);
+                shape.iter_mut().zip(other).for_each(|(sample, other)| *sample += fusion.share * (other - *sample));
             }
-            if fibrillates {
-                let shape = &mut shapes[start..];
-                shape[P.start..QRS.start].fill(f32::NAN);
-                lead::interpolate_invalid(shape);
-                for (idx, sample) in shape.iter_mut().enumerate() {
-                    let turn = atrial_phase + atrial_n * idx as f32 / SHAPE_N as f32;
-                    *sample += fibrillation * (TAU * turn).sin();
+            shape
+        });
+        let moved: Vec<[f32; SHAPE_N]> = moved.collect();
+        let under = waves(wander, phase, turn_n);
+        for (shapes, weights) in leads.iter_mut().zip(&mixing) {
+            let mut shape = under;
+            for (weight, old) in weights.iter().zip(&moved) {
+                shape.iter_mut().zip(old).for_each(|(sample, old)| *sample += weight * old);
+            }
+            if noise > 0.0 {
+                let mut before = 0.0;
+                for sample in &mut shape {
+                    let normal = nearly_normal(rng);
+                    // Neighbours share half of their noise, as below 40 Hz.
+                    *sample += noise * 0.7 * (normal + before);
+                    before = normal;
                 }
             }
+            if fibrillates {
+                shape[P.start..QRS.start].fill(f32::NAN);
+                lead::interpolate_invalid(&mut shape);
+                let atrial = waves(fibrillation, atrial_phase, atrial_n);
+                shape.iter_mut().zip(atrial).for_each(|(sample, wave)| *sample += wave);
+            }
+            shapes.extend_from_slice(&shape);
         }
     }
     // A rotated lead has some of each old one's spikes, and is scaled by its own QRS height.
@@ -511,13 +533,56 @@ fn changed(
     Shapes { leads, spikes, beat_n: cycles.len() }
 }
 
+/// A shape as if it began so many samples later, or earlier; the sample at its end is repeated.
+fn moved(shape: &[f32], shift: i64) -> [f32; SHAPE_N] {
+    let (shift_n, kept_n) = (shift.unsigned_abs() as usize, SHAPE_N - shift.unsigned_abs() as usize);
+    let mut moved = [0.0; SHAPE_N];
+    if shift >= 0 {
+        moved[..kept_n].copy_from_slice(&shape[shift_n..]);
+        moved[kept_n..].fill(shape[SHAPE_N - 1]);
+    } else {
+        moved[shift_n..].copy_from_slice(&shape[..kept_n]);
+        moved[..shift_n].fill(shape[0]);
+    }
+    moved
+}
+
+/// Sine waves: `turn_n` in a shape, from `phase` (in turns) on.
+fn waves(amplitude: f32, phase: f32, turn_n: f32) -> [f32; SHAPE_N] {
+    std::array::from_fn(|idx| amplitude * sine(phase + turn_n * (idx as f32 / SHAPE_N as f32)))
+}
+
+/// The sine of so many turns, less than a million, within 0.00001: vector instructions do for it, a library's sine has none.
+fn sine(turns: f32) -> f32 {
+    /// Added and taken away again, it rounds to a whole number.
+    const ROUNDING: f32 = 12_582_912.0;
+    let part = turns - ((turns + ROUNDING) - ROUNDING);
+    // The same sine within a quarter of a turn.
+    let size = part.abs();
+    let turn = if size > 0.25 { 0.5 - size } else { size };
+    let (angle, square) = (TAU * turn, TAU * turn * (TAU * turn));
+    let series = 1.0 - square / 6.0 * (1.0 - square / 20.0 * (1.0 - square / 42.0 * (1.0 - square / 72.0)));
+    (angle * series).copysign(part)
+}
+
+/// A number of mean 0 and variance 1 that is hard to tell from a normal one: four uniform numbers together, out of one draw.
+/// None is beyond 3.5 deviations, which matters little to noise, each sample of which is a sum of two.
+fn nearly_normal(rng: &mut Xoshiro256PlusPlus) -> f32 {
+    /// Mean and standard deviation of the sum of four numbers that are uniform in 0 to 65535.
+    const MEAN: f32 = 131_070.0;
+    const DEVIATION: f32 = 37_837.2;
+    let drawn: u64 = rng.random();
+    let four: u64 = (0..4).map(|part| drawn >> (16 * part) & 0xffff).sum();
+    (four as i32 as f32 - MEAN) / DEVIATION
+}
+
 /// The features of copies and of the fusion beats in them, for [`Params`] and a seed.
 ///
 /// # Errors
 /// As [`morphology::features`].
 pub fn copies(params: &Params, signals: &Signals, beats: &Beats, seed: u64) -> Result<[Features; 2], StageError> {
     let original = Original::new(params, signals, beats)?;
-    let mut copies = Copies::default();
+    let mut copies = Copies::new();
     let kinds =
         [(Rhythm::AsIs, params.copies_n), (Rhythm::Runs, params.runs_n), (Rhythm::Fibrillation, params.fibrillation_n)];
     for (kind_seed, (rhythm, copy_n)) in (0..).map(|kind| derived_seed(seed, kind)).zip(kinds) {
@@ -563,6 +628,34 @@ mod tests {
         for (row, beat_idx) in fewer.beat_idx.iter().enumerate() {
             let place = first.beat_idx.iter().position(|other| other == beat_idx).unwrap();
             assert!((0..first.names.len()).all(|idx| first.columns[idx][place] == fewer.columns[idx][row]));
+        }
+    }
+
+    #[test]
+    fn noise_is_nearly_normal_and_waves_are_sines() {
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(5);
+        let drawn: Vec<f64> = (0..100_000).map(|_| f64::from(nearly_normal(&mut rng))).collect();
+        let moment = |power: i32| drawn.iter().map(|value| value.powi(power)).sum::<f64>() / drawn.len() as f64;
+        assert!(moment(1).abs() < 0.01 && (moment(2) - 1.0).abs() < 0.01 && moment(3).abs() < 0.02);
+        // 3 for normal numbers; a sum of four uniform ones has 0.3 less.
+        assert!((moment(4) - 2.7).abs() < 0.05, "{}", moment(4));
+        let within = |limit: f64| drawn.iter().filter(|value| value.abs() < limit).count() as f64 / 1e5;
+        assert!((within(1.0) - 0.683).abs() < 0.02 && (within(2.0) - 0.954).abs() < 0.01);
+
+        let (amplitude, phase, turn_n) = (0.5, 0.3, 14.4);
+        for (idx, found) in waves(amplitude, phase, turn_n).into_iter().enumerate() {
+            let expected = amplitude * (TAU * (phase + turn_n * idx as f32 / SHAPE_N as f32)).sin();
+            assert!((found - expected).abs() < 2e-5, "{idx}: {found} {expected}");
+        }
+    }
+
+    #[test]
+    fn a_moved_shape_repeats_its_ends() {
+        let shape: Vec<f32> = (0u16..).take(SHAPE_N).map(f32::from).collect();
+        for shift in -5..=5 {
+            let expected: [f32; SHAPE_N] =
+                std::array::from_fn(|idx| shape[(idx as i64 + shift).clamp(0, SHAPE_N as i64 - 1) as usize]);
+            assert_eq!(moved(&shape, shift), expected, "{shift}");
         }
     }
 

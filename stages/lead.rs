@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use ecgpipe_sdk::{FactProblem, Lead, Place, Signals, StageError, StageFacts, facts::names};
+use ecgpipe_sdk::{FactProblem, Lead, Place, Signals, StageError, StageFacts, facts::names, kinds::LeadSamples};
 use serde_json::Value;
 
 use crate::agreement::some_of;
@@ -121,7 +121,8 @@ pub fn millivolts(signals: &Signals, lead_idx: usize, range: Range<usize>) -> Re
     Ok(samples)
 }
 
-/// Reads a lead in mV here and there, best in order of time: what was read last is kept.
+/// Reads a lead in mV here and there, best in order of time: what was read last of a stored lead is kept. A lead in memory is
+/// read where it lies.
 pub struct LeadReader<'a> {
     signals: &'a Signals,
     lead_idx: usize,
@@ -146,6 +147,9 @@ impl<'a> LeadReader<'a> {
     /// If the range is not within the lead, as slicing does.
     pub fn read(&mut self, range: Range<usize>) -> Result<Vec<f32>, StageError> {
         assert!(range.end <= self.signals.sample_n(), "{range:?} of {}", self.signals.sample_n());
+        if matches!(self.signals.leads[self.lead_idx].samples, LeadSamples::Memory(_)) {
+            return millivolts(self.signals, self.lead_idx, range);
+        }
         let mut samples = Vec::with_capacity(range.len());
         let first_idx = self.pieces.partition_point(|piece| piece.end <= range.start);
         for piece_idx in first_idx..self.pieces.len() {
@@ -219,7 +223,9 @@ fn not_a_voltage(signals: &Signals, lead: &Lead) -> StageError {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use ecgpipe_sdk::{RecordId, kinds::INVALID_SAMPLE};
+    use std::io::Write as _;
+
+    use ecgpipe_sdk::{Kind, RecordId, SpoolFile, kinds::INVALID_SAMPLE};
 
     use super::*;
 
@@ -276,18 +282,32 @@ mod tests {
     #[test]
     fn reads_any_range_and_keeps_two_pieces() {
         let mut signals = signals(&[("I", "mV")]);
-        let adu = |idx: usize| (idx % 100_003) as i32;
-        signals.leads[0].samples = (0..5 << 19).map(adu).collect::<Vec<_>>().into();
-        let pieces: Vec<Range<usize>> = signals.pieces().collect();
-        assert_eq!(pieces.len(), 3);
-        let expected = millivolts(&signals, 0, 0..signals.sample_n()).unwrap();
-        let mut reader = LeadReader::new(&signals, 0);
-        let (second, last) = (pieces[1].start, signals.sample_n());
-        for range in
-            [0..0, 0..10, second - 5..second + 5, second..second, 7..second + 1, 3..last, last - 1..last, last..last]
-        {
-            assert_eq!(reader.read(range.clone()).unwrap(), expected[range]);
-            assert!(reader.held.len() <= 2);
+        // Noise, so that the file is too long to be read into memory.
+        let adu = |idx: u32| idx.wrapping_mul(0x9e37_79b9) as i32 >> 9;
+        signals.leads[0].samples = (0..8 << 20).map(adu).collect::<Vec<_>>().into();
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = SpoolFile::create(folder.path()).unwrap();
+        spool.write_all(&signals.encode().unwrap()).unwrap();
+        let stored = Signals::open(&spool.finish().unwrap()).unwrap();
+        assert!(matches!(stored.leads[0].samples, LeadSamples::Stored(_)));
+        let pieces: Vec<Range<usize>> = signals.pieces().take(3).collect();
+        let expected = millivolts(&signals, 0, 0..pieces[2].end).unwrap();
+        for (signals, held_n) in [(&signals, 0), (&stored, 2)] {
+            let mut reader = LeadReader::new(signals, 0);
+            let (second, last) = (pieces[1].start, pieces[2].end);
+            for range in [
+                0..0,
+                0..10,
+                second - 5..second + 5,
+                second..second,
+                7..second + 1,
+                3..last,
+                last - 1..last,
+                last..last,
+            ] {
+                assert!(reader.read(range.clone()).unwrap() == expected[range]);
+                assert!(reader.held.len() <= held_n);
+            }
         }
     }
 

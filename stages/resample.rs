@@ -17,9 +17,12 @@
 //! Invariants: the same frequency gives the same samples; the sum of the weights is 1, so that a constant stays itself;
 //! an output sample is invalid (NaN) exactly where the input samples nearest to it are.
 
-use std::{f64::consts::PI, ops::Range};
+use std::{
+    f64::consts::PI,
+    ops::{Range, RangeInclusive},
+};
 
-use crate::lead::interpolate_invalid;
+use crate::{lead::interpolate_invalid, sums::dot};
 
 /// Zero crossings of the sinc on each side: the half length of the filter in samples of the lower frequency.
 const CROSSING_N: usize = 32;
@@ -55,6 +58,31 @@ pub fn resampled_position(sample_idx: i64, from_hz: f64, to_hz: f64) -> f64 {
     sample_idx as f64 * to_hz / from_hz
 }
 
+/// How many input samples an output sample lasts.
+///
+/// # Errors
+/// If a frequency is not a positive number or the two are more than 256 times apart.
+pub(crate) fn step(from_hz: f64, to_hz: f64) -> Result<f64, ResampleError> {
+    let valid = |hz: f64| hz.is_finite() && hz > 0.0;
+    if !valid(from_hz) || !valid(to_hz) || !(1.0 / MAX_RATIO..=MAX_RATIO).contains(&(to_hz / from_hz)) {
+        return Err(ResampleError::Frequency { from_hz, to_hz });
+    }
+    Ok(from_hz / to_hz)
+}
+
+/// How many output samples, of `step` input samples each, begin within an input of so many.
+pub(crate) fn resampled_n(input_n: usize, step: f64) -> usize {
+    (input_n as f64 / step - 1e-9).ceil() as usize
+}
+
+/// The input samples nearest to an output sample at `position`: those that decide whether it is valid.
+pub(crate) fn nearest(position: f64, step: f64, input_n: usize) -> RangeInclusive<usize> {
+    let reach = 0.5 * step.max(1.0);
+    let first = (position - reach).ceil().max(0.0) as usize;
+    let last = ((position + reach).floor() as usize).min(input_n - 1);
+    first.min(last)..=last
+}
+
 /// The signal at another sampling frequency: `signal.len() * to_hz / from_hz` samples, rounded up.
 ///
 /// Invalid samples are NaN. Past both ends the signal counts as constant.
@@ -84,18 +112,15 @@ impl Resampling {
     /// # Errors
     /// If a frequency is not a positive number or the two are more than 256 times apart.
     pub fn new(from_hz: f64, to_hz: f64) -> Result<Self, ResampleError> {
-        let valid = |hz: f64| hz.is_finite() && hz > 0.0;
-        if !valid(from_hz) || !valid(to_hz) || !(1.0 / MAX_RATIO..=MAX_RATIO).contains(&(to_hz / from_hz)) {
-            return Err(ResampleError::Frequency { from_hz, to_hz });
-        }
-        Ok(Self { step: from_hz / to_hz, filter: (from_hz != to_hz).then(|| Filter::new(from_hz, to_hz)) })
+        let step = step(from_hz, to_hz)?;
+        Ok(Self { step, filter: (from_hz != to_hz).then(|| Filter::new(from_hz, to_hz)) })
     }
 
     /// How many output samples a signal of `input_n` samples has.
     #[must_use]
     pub fn output_n(&self, input_n: usize) -> usize {
         match self.filter {
-            Some(_) => (input_n as f64 / self.step - 1e-9).ceil() as usize,
+            Some(_) => resampled_n(input_n, self.step),
             None => input_n,
         }
     }
@@ -129,12 +154,9 @@ impl Resampling {
         let mut resampled: Vec<f32> =
             output.clone().map(|idx| filter.at(&padded, padded_start, idx as f64 * self.step)).collect();
         if invalid_n > 0 {
-            let reach = 0.5 * self.step.max(1.0);
             for (idx, sample) in output.zip(&mut resampled) {
-                let centre = idx as f64 * self.step;
-                let first = (centre - reach).ceil().max(0.0) as usize;
-                let last = ((centre + reach).floor() as usize).min(input_n - 1);
-                let nearest = first.min(last) - input_start..=last - input_start;
+                let nearest = nearest(idx as f64 * self.step, self.step, input_n);
+                let nearest = nearest.start() - input_start..=nearest.end() - input_start;
                 if input[nearest].iter().any(|sample| sample.is_nan()) {
                     *sample = f32::NAN;
                 }
@@ -205,25 +227,12 @@ fn pad(signal: &[f32], half_n: usize) -> Vec<f32> {
     padded
 }
 
-/// Eight partial sums, so that the compiler may use vector instructions; the order of additions is fixed.
-fn dot(weights: &[f32], samples: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 8];
-    let (weight_rows, sample_rows) = (weights.chunks_exact(8), samples.chunks_exact(8));
-    let rest: f32 = weight_rows.remainder().iter().zip(sample_rows.remainder()).map(|(w, s)| w * s).sum();
-    for (weight_row, sample_row) in weight_rows.zip(sample_rows) {
-        for lane in 0..8 {
-            sums[lane] += weight_row[lane] * sample_row[lane];
-        }
-    }
-    sums.iter().sum::<f32>() + rest
-}
-
 fn sinc(x: f64) -> f64 {
     if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) }
 }
 
 /// The modified Bessel function of the first kind and order 0, by its power series.
-fn bessel_i0(x: f64) -> f64 {
+pub(crate) fn bessel_i0(x: f64) -> f64 {
     let quarter = x * x / 4.0;
     let (mut term, mut total) = (1.0, 1.0);
     for order in 1..64 {

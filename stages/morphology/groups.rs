@@ -12,12 +12,15 @@
 //! It must not know any label.
 
 use super::{
-    measures::width_ms,
+    measures::{slopes, width_ms},
     shapes::{QRS, SHAPE_N, Shapes, median},
 };
+use crate::sums::{dot, sum};
 
 /// Beats that all others are compared with.
 const REFERENCE_N: usize = 256;
+/// Reference beats that a beat is compared with at once: their sums stay in the registers of a processor.
+const BLOCK_N: usize = 32;
 /// Beats are alike from this cosine on.
 const ALIKE: f32 = 0.9;
 /// Beats below are of another origin than the dominant ones, or of another conduction.
@@ -50,46 +53,118 @@ pub(crate) struct Groups {
 impl Groups {
     /// `positions` are those of the R-peaks, in samples of any frequency.
     pub(crate) fn of(shapes: &Shapes, positions: &[i64]) -> Self {
-        let units: Vec<f32> = (0..shapes.beat_n).flat_map(|beat_idx| unit_qrs(shapes, beat_idx)).collect();
-        let unit_n = shapes.leads.len() * QRS.len();
-        let unit = |beat_idx: usize| &units[beat_idx * unit_n..][..unit_n];
+        let units = Units::of(shapes);
         let everyone: Vec<usize> = (0..shapes.beat_n).collect();
-        let references = spread(&everyone);
-        let density: Vec<f32> = (0..shapes.beat_n).map(|idx| share_alike(unit(idx), &references, unit)).collect();
-        let timely = timeliness(positions);
-        let usual = |idx: usize| density[idx] * timely[idx] * timely[idx] * narrowness(shapes, idx);
-        let scores: Vec<f32> = references
-            .iter()
-            .map(|&idx| {
-                let alike = references.iter().filter(|&&other| dot(unit(other), unit(idx)) > ALIKE);
-                alike.map(|&other| usual(other)).sum()
-            })
-            .collect();
-        let most_usual = greatest(&scores).map(|place| references[place]);
-        let alike = |to: usize, among: &[usize]| -> Vec<usize> {
-            among.iter().copied().filter(|&idx| dot(unit(idx), unit(to)) > ALIKE).collect()
+        let references = References::of(&units, spread(&everyone));
+        let density: Vec<f32> = units.each().map(|unit| references.share_alike(unit)).collect();
+        let usual = |&idx: &usize| {
+            let timely = timeliness(positions, idx);
+            density[idx] * timely * timely * narrowness(shapes, idx)
         };
+        let usual: Vec<f32> = references.beats.iter().map(usual).collect();
+        let score = |&idx: &usize| -> f32 { references.alike(units.unit(idx)).map(|place| usual[place]).sum() };
+        let scores: Vec<f32> = references.beats.iter().map(score).collect();
         // Where most beats of this shape come early, its P wave is that of the others.
-        let dominant = most_usual.map(|idx| {
-            let members = alike(idx, &references);
-            let in_time: Vec<usize> = members.iter().copied().filter(|&idx| timely[idx] >= IN_TIME).collect();
-            template(shapes, if in_time.len() < LEAST_IN_TIME_N { &members } else { &in_time }, idx)
+        let dominant = references.around(greatest(&scores), &units).map(|(idx, alike)| {
+            let in_time =
+                alike.iter().copied().filter(|&idx| timeliness(positions, idx) >= IN_TIME).collect::<Vec<_>>();
+            template(shapes, if in_time.len() < LEAST_IN_TIME_N { &alike } else { &in_time }, idx)
         });
         let dominant = dominant.unwrap_or_else(|| vec![vec![0.0; SHAPE_N]; shapes.leads.len()]);
-        let dominant_unit = unit_of(dominant.iter().map(|lead| &lead[QRS]));
-        let to_dominant: Vec<f32> = (0..shapes.beat_n).map(|idx| dot(unit(idx), &dominant_unit)).collect();
+        let mut dominant_unit = Vec::new();
+        append_unit(dominant.iter().map(|lead| &lead[QRS]), &mut dominant_unit);
+        let to_dominant: Vec<f32> = units.each().map(|unit| dot(unit, &dominant_unit)).collect();
 
         let unlike: Vec<usize> = everyone.iter().copied().filter(|&idx| to_dominant[idx] < UNLIKE).collect();
-        let unlike = spread(&unlike);
-        let kinds: Vec<f32> = unlike.iter().map(|&idx| share_alike(unit(idx), &unlike, unit)).collect();
-        let members = greatest(&kinds).map(|place| (unlike[place], alike(unlike[place], &unlike)));
-        let other = members.filter(|(_, members)| members.len() >= LEAST_KIND_N);
-        let other = other.map(|(idx, members)| template(shapes, &members, idx));
+        let unlike = References::of(&units, spread(&unlike));
+        let kinds: Vec<f32> = unlike.beats.iter().map(|&idx| unlike.share_alike(units.unit(idx))).collect();
+        let other = unlike.around(greatest(&kinds), &units).filter(|(_, alike)| alike.len() >= LEAST_KIND_N);
+        let other = other.map(|(idx, alike)| template(shapes, &alike, idx));
 
-        let to_previous =
-            (0..shapes.beat_n).map(|idx| if idx == 0 { 1.0 } else { dot(unit(idx), unit(idx - 1)) }).collect();
+        let to_previous = |idx: usize| if idx == 0 { 1.0 } else { dot(units.unit(idx), units.unit(idx - 1)) };
+        let to_previous = (0..shapes.beat_n).map(to_previous).collect();
         Self { dominant, other, density, to_dominant, to_previous }
     }
+}
+
+/// The QRS complexes of all beats, each as a vector of length 1.
+struct Units {
+    unit_n: usize,
+    samples: Vec<f32>,
+}
+
+impl Units {
+    fn of(shapes: &Shapes) -> Self {
+        let unit_n = shapes.leads.len() * QRS.len();
+        let mut samples = Vec::with_capacity(shapes.beat_n * unit_n);
+        for beat_idx in 0..shapes.beat_n {
+            let leads = (0..shapes.leads.len()).map(|lead_idx| &shapes.of(lead_idx, beat_idx)[QRS]);
+            append_unit(leads, &mut samples);
+        }
+        Self { unit_n, samples }
+    }
+
+    fn unit(&self, beat_idx: usize) -> &[f32] {
+        &self.samples[beat_idx * self.unit_n..][..self.unit_n]
+    }
+
+    fn each(&self) -> impl Iterator<Item = &[f32]> {
+        self.samples.chunks_exact(self.unit_n)
+    }
+}
+
+/// Beats that others are compared with, laid out so that one beat is compared with [`BLOCK_N`] of them at once.
+struct References {
+    /// Indices of the beats.
+    beats: Vec<usize>,
+    /// For each block the first sample of all of its units, then the second one, and so on; 0 where there are no more beats.
+    blocks: Vec<Vec<[f32; BLOCK_N]>>,
+}
+
+impl References {
+    fn of(units: &Units, beats: Vec<usize>) -> Self {
+        let block = |beats: &[usize]| {
+            let mut rows = vec![[0.0; BLOCK_N]; units.unit_n];
+            for (place, &idx) in beats.iter().enumerate() {
+                rows.iter_mut().zip(units.unit(idx)).for_each(|(row, sample)| row[place] = *sample);
+            }
+            rows
+        };
+        Self { blocks: beats.chunks(BLOCK_N).map(block).collect(), beats }
+    }
+
+    /// The places of those that a beat is like.
+    fn alike(&self, unit: &[f32]) -> impl Iterator<Item = usize> {
+        let places = |(block_idx, block): (usize, &Vec<[f32; BLOCK_N]>)| {
+            let cosines = cosines(block, unit);
+            (0..BLOCK_N).filter(move |&idx| cosines[idx] > ALIKE).map(move |idx| block_idx * BLOCK_N + idx)
+        };
+        self.blocks.iter().enumerate().flat_map(places)
+    }
+
+    /// The share of those that a beat is like.
+    fn share_alike(&self, unit: &[f32]) -> f32 {
+        let alike_n = |block: &Vec<[f32; BLOCK_N]>| -> u32 {
+            cosines(block, unit).iter().map(|cosine| u32::from(*cosine > ALIKE)).sum()
+        };
+        self.blocks.iter().map(alike_n).sum::<u32>() as f32 / self.beats.len().max(1) as f32
+    }
+
+    /// The beat at a place and all beats here that it is like.
+    fn around(&self, place: Option<usize>, units: &Units) -> Option<(usize, Vec<usize>)> {
+        let idx = self.beats[place?];
+        Some((idx, self.alike(units.unit(idx)).map(|place| self.beats[place]).collect()))
+    }
+}
+
+fn cosines(block: &[[f32; BLOCK_N]], unit: &[f32]) -> [f32; BLOCK_N] {
+    let mut sums = [0.0; BLOCK_N];
+    for (row, sample) in block.iter().zip(unit) {
+        for place in 0..BLOCK_N {
+            sums[place] += row[place] * sample;
+        }
+    }
+    sums
 }
 
 /// At most [`REFERENCE_N`] of the beats, at equal steps.
@@ -98,74 +173,61 @@ fn spread(beats: &[usize]) -> Vec<usize> {
     (0..kept_n).map(|idx| beats[idx * beats.len() / kept_n]).collect()
 }
 
-fn share_alike<'a>(unit: &[f32], references: &[usize], of: impl Fn(usize) -> &'a [f32]) -> f32 {
-    let alike_n = references.iter().filter(|&&idx| dot(of(idx), unit) > ALIKE).count();
-    alike_n as f32 / references.len().max(1) as f32
-}
-
 /// The place of the greatest, of equal ones the first.
 fn greatest(scores: &[f32]) -> Option<usize> {
     (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(b.cmp(&a)))
 }
 
-/// For each beat, the RR interval before it as a part of the longer ones around, 1 at most; 1 for the first beat.
-pub(crate) fn timeliness(positions: &[i64]) -> Vec<f32> {
-    let intervals: Vec<f32> = positions.windows(2).map(|pair| (pair[1] - pair[0]) as f32).collect();
-    let part = |idx: usize| {
-        let around = &intervals[idx.saturating_sub(EARLY_BEAT_N)..(idx + EARLY_BEAT_N + 1).min(intervals.len())];
-        let mut around = around.to_vec();
-        let place = (around.len() - 1) * 9 / 10;
-        let long = *around.select_nth_unstable_by(place, f32::total_cmp).1;
-        if long > 0.0 { (intervals[idx] / long).clamp(0.0, 1.0) } else { 1.0 }
-    };
-    let parts = (0..intervals.len()).map(part);
-    std::iter::once(1.0).take(positions.len()).chain(parts).collect()
+/// The RR interval before a beat as a part of the longer ones around, 1 at most; 1 for the first beat.
+pub(crate) fn timeliness(positions: &[i64], beat_idx: usize) -> f32 {
+    let Some(own_idx) = beat_idx.checked_sub(1) else { return 1.0 };
+    let interval = |idx: usize| (positions[idx + 1] - positions[idx]) as f32;
+    let mut around = [0.0; 2 * EARLY_BEAT_N + 1];
+    let (start, end) = (own_idx.saturating_sub(EARLY_BEAT_N), (own_idx + EARLY_BEAT_N + 1).min(positions.len() - 1));
+    let around = &mut around[..end - start];
+    around.iter_mut().zip(start..).for_each(|(place, idx)| *place = interval(idx));
+    let place = (around.len() - 1) * 9 / 10;
+    let long = *around.select_nth_unstable_by(place, f32::total_cmp).1;
+    if long > 0.0 { (interval(own_idx) / long).clamp(0.0, 1.0) } else { 1.0 }
 }
 
 /// 1 for a narrow QRS complex, less for a wide one: by the narrowest lead.
 fn narrowness(shapes: &Shapes, beat_idx: usize) -> f32 {
-    let widths = (0..shapes.leads.len()).map(|lead_idx| width_ms(&shapes.of(lead_idx, beat_idx)[QRS]));
+    let widths = (0..shapes.leads.len()).map(|lead_idx| width_ms(&slopes(shapes.of(lead_idx, beat_idx))));
     (NARROW_MS / widths.fold(f32::INFINITY, f32::min).max(NARROW_MS)).min(1.0)
 }
 
 /// The median of some beats, sample by sample; of `alone` without any.
 fn template(shapes: &Shapes, members: &[usize], alone: usize) -> Vec<Vec<f32>> {
+    /// Samples at a time: one line of a processor's cache.
+    const STRIP_N: usize = 16;
     let members = if members.is_empty() { &[alone][..] } else { members };
-    let lead = |lead_idx: usize| {
-        let sample = |sample_idx: usize| {
-            let mut values: Vec<f32> = members.iter().map(|&idx| shapes.of(lead_idx, idx)[sample_idx]).collect();
-            median(&mut values)
-        };
-        (0..SHAPE_N).map(sample).collect()
+    let mut values = vec![Vec::new(); STRIP_N];
+    let mut lead = |lead_idx: usize| {
+        let mut medians = Vec::with_capacity(SHAPE_N);
+        for start in (0..SHAPE_N).step_by(STRIP_N) {
+            values.iter_mut().for_each(Vec::clear);
+            for &idx in members {
+                let strip = &shapes.of(lead_idx, idx)[start..(start + STRIP_N).min(SHAPE_N)];
+                values.iter_mut().zip(strip).for_each(|(values, sample)| values.push(*sample));
+            }
+            medians.extend(values.iter_mut().take(SHAPE_N - start).map(|values| median(values)));
+        }
+        medians
     };
-    (0..shapes.leads.len()).map(lead).collect()
+    (0..shapes.leads.len()).map(&mut lead).collect()
 }
 
-fn unit_qrs(shapes: &Shapes, beat_idx: usize) -> Vec<f32> {
-    unit_of((0..shapes.leads.len()).map(|lead_idx| &shapes.of(lead_idx, beat_idx)[QRS]))
-}
-
-/// QRS complexes side by side, each less its mean, together of length 1 (or 0 where there is nothing).
-fn unit_of<'a>(leads: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
-    let mut unit = Vec::with_capacity(2 * QRS.len());
+/// Appends QRS complexes side by side, each less its mean, together of length 1 (or 0 where there is nothing).
+fn append_unit<'a>(leads: impl Iterator<Item = &'a [f32]>, to: &mut Vec<f32>) {
+    let start = to.len();
     for qrs in leads {
-        let mean = qrs.iter().sum::<f32>() / qrs.len() as f32;
-        unit.extend(qrs.iter().map(|sample| sample - mean));
+        let mean = sum(qrs, |sample| sample) / qrs.len() as f32;
+        to.extend(qrs.iter().map(|sample| sample - mean));
     }
-    let length = dot(&unit, &unit).sqrt();
+    let unit = &mut to[start..];
+    let length = dot(unit, unit).sqrt();
     if length > 0.0 {
         unit.iter_mut().for_each(|sample| *sample /= length);
     }
-    unit
-}
-
-/// Eight sums at once, so that the order of additions does not depend on the machine.
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 8];
-    let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        (0..8).for_each(|idx| sums[idx] += a[idx] * b[idx]);
-    }
-    ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7])) + rest
 }

@@ -4,11 +4,14 @@
 //! the leads nor their number matters. Amplitudes are in units of the record's usual QRS height, ratios are natural
 //! logarithms, times are in ms. All are finite for any signal (`super::tests::any_signal_gives_finite_numbers`).
 
+use std::ops::Range;
+
 use super::{
     filter::WORK_HZ,
-    groups::{Groups, dot},
-    shapes::{P, QRS, SHAPE_N, Shapes, T, maximum, median, minimum, peak_to_peak},
+    groups::Groups,
+    shapes::{P, QRS, SHAPE_N, Shapes, T, median},
 };
+use crate::sums::{dot, maximum, minimum, sum, sum_pairs};
 
 /// What is measured on each lead; a feature's name is this with `_min` or `_max`.
 ///
@@ -90,6 +93,10 @@ const RECORD_NAMES: [&str; 12] = [
 
 /// Farthest move of a QRS complex against the dominant one, in working samples: 40 ms.
 const LAG_MAX_N: usize = 5;
+/// Moves of a QRS complex in both directions and none, and one more that makes whole vectors.
+const MOVE_N: usize = 2 * LAG_MAX_N + 2;
+/// The slopes from one sample of the QRS complex to the next.
+const QRS_SLOPES: Range<usize> = QRS.start..QRS.end - 1;
 /// Keeps logarithms and ratios finite: one hundredth of a QRS height is noise.
 const FLOOR: f32 = 0.01;
 /// Larger numbers say nothing more.
@@ -103,30 +110,42 @@ pub(super) fn names() -> Vec<String> {
 
 /// One column for each of [`names`].
 pub(crate) fn columns(shapes: &Shapes, groups: &Groups) -> Vec<Vec<f32>> {
-    let dominant: Vec<Dominant> = groups.dominant.iter().map(|shape| Dominant::new(shape)).collect();
-    let greatest_density = groups.density.iter().copied().fold(0.0, f32::max).max(f32::MIN_POSITIVE);
+    let dominant: Vec<Dominant<'_>> = groups.dominant.iter().map(|shape| Dominant::new(shape)).collect();
+    let mixture = Mixture::new(groups);
+    let greatest_density = maximum(&groups.density).max(f32::MIN_POSITIVE);
     let spike = |beat_idx: usize| shapes.spikes.iter().map(|lead| lead[beat_idx]).fold(0.0, f32::max);
     let spikes: Vec<f32> = (0..shapes.beat_n).map(spike).collect();
-    let record_spike = median(&mut spikes.clone());
-    let record_width_ms = dominant.iter().map(|own| own.width_ms).fold(f32::INFINITY, f32::min);
-    let column_n = 2 * LEAD_NAMES.len() + RECORD_NAMES.len();
-    let mut columns = vec![Vec::with_capacity(shapes.beat_n); column_n];
+    let record_spike_log = limited((FLOOR + median(&mut spikes.clone())).ln());
+    let record_width_ms = dominant.iter().map(|own| own.measured.width_ms).fold(f32::INFINITY, f32::min);
+    let mut columns = vec![Vec::with_capacity(shapes.beat_n); 2 * LEAD_NAMES.len() + RECORD_NAMES.len()];
     for (beat_idx, spike) in spikes.into_iter().enumerate() {
-        let mut row = Vec::with_capacity(column_n);
-        let leads: Vec<[f32; LEAD_NAMES.len()]> =
-            dominant.iter().enumerate().map(|(lead_idx, own)| own.measure(shapes.of(lead_idx, beat_idx))).collect();
-        for idx in 0..LEAD_NAMES.len() {
-            let values = || leads.iter().map(|lead| lead[idx]);
-            row.push(values().fold(f32::INFINITY, f32::min));
-            row.push(values().fold(f32::NEG_INFINITY, f32::max));
+        let mut least = [f32::INFINITY; LEAD_NAMES.len()];
+        let mut greatest = [f32::NEG_INFINITY; LEAD_NAMES.len()];
+        for (lead_idx, own) in dominant.iter().enumerate() {
+            let values = own.measure(shapes.of(lead_idx, beat_idx));
+            for (idx, value) in values.into_iter().enumerate() {
+                (least[idx], greatest[idx]) = (least[idx].min(value), greatest[idx].max(value));
+            }
         }
+        let of_leads = least.into_iter().zip(greatest).flat_map(|(least, greatest)| [least, greatest]);
         let density = groups.density[beat_idx];
         let to_next = groups.to_previous.get(beat_idx + 1).copied().unwrap_or(1.0);
-        row.extend([(FLOOR + density).ln(), density / greatest_density, groups.to_dominant[beat_idx]]);
-        row.extend([groups.to_previous[beat_idx], to_next]);
-        row.extend(mixture(shapes, groups, beat_idx));
-        row.extend([limited((FLOOR + spike).ln()), limited((FLOOR + record_spike).ln()), record_width_ms]);
-        for (column, value) in columns.iter_mut().zip(row) {
+        let [mix_dominant, mix_other, mix_least, mix_rest] = mixture.of(shapes, beat_idx);
+        let of_record: [f32; RECORD_NAMES.len()] = [
+            (FLOOR + density).ln(),
+            density / greatest_density,
+            groups.to_dominant[beat_idx],
+            groups.to_previous[beat_idx],
+            to_next,
+            mix_dominant,
+            mix_other,
+            mix_least,
+            mix_rest,
+            limited((FLOOR + spike).ln()),
+            record_spike_log,
+            record_width_ms,
+        ];
+        for (column, value) in columns.iter_mut().zip(of_leads.chain(of_record)) {
             column.push(value);
         }
     }
@@ -136,97 +155,162 @@ pub(crate) fn columns(shapes: &Shapes, groups: &Groups) -> Vec<Vec<f32>> {
 /// The dominant beat of one lead and what of it is needed again and again.
 struct Dominant<'a> {
     shape: &'a [f32],
-    height: f32,
+    /// The QRS complex less its mean, and the sum of its squares.
+    qrs: Stretch<{ QRS.end - QRS.start }>,
+    measured: Measured,
+}
+
+/// What is measured on a beat alone.
+struct Measured {
+    top: f32,
+    bottom: f32,
     area: f32,
     width_ms: f32,
     slope: f32,
+    p: Stretch<{ P.end - P.start }>,
     p_height: f32,
-    p_deviations: Vec<f32>,
-    p_power: f32,
+    t: Stretch<{ T.end - T.start }>,
     roughness: f32,
+}
+
+impl Measured {
+    fn new(shape: &[f32]) -> Self {
+        let qrs = &shape[QRS];
+        let slopes = slopes(shape);
+        let bends = sum_pairs(&slopes[1..], &slopes[..SHAPE_N - 2], |after, before| (after - before).abs());
+        let qrs_slopes = &slopes[QRS_SLOPES];
+        Self {
+            top: maximum(qrs),
+            bottom: minimum(qrs),
+            area: sum(qrs, f32::abs) / qrs.len() as f32,
+            width_ms: width_ms(&slopes),
+            slope: maximum(qrs_slopes).max(-minimum(qrs_slopes)),
+            p: Stretch::new(&shape[P]),
+            p_height: maximum(&shape[P]) - minimum(&shape[P]),
+            t: Stretch::new(&shape[T]),
+            roughness: bends / (SHAPE_N - 2) as f32,
+        }
+    }
 }
 
 impl<'a> Dominant<'a> {
     fn new(shape: &'a [f32]) -> Self {
-        let qrs = &shape[QRS];
-        let p_deviations = less_mean(&shape[P]);
-        Self {
-            shape,
-            height: peak_to_peak(qrs),
-            area: mean_absolute(qrs),
-            width_ms: width_ms(qrs),
-            slope: steepest(qrs),
-            p_height: peak_to_peak(&shape[P]),
-            p_power: dot(&p_deviations, &p_deviations),
-            p_deviations,
-            roughness: roughness(shape),
-        }
+        Self { shape, qrs: Stretch::new(&shape[QRS]), measured: Measured::new(shape) }
     }
 
     /// Numbers in the order of [`LEAD_NAMES`].
     fn measure(&self, shape: &[f32]) -> [f32; LEAD_NAMES.len()] {
-        let own_qrs = &self.shape[QRS];
-        let qrs = &shape[QRS];
-        let same_place = correlation(qrs, own_qrs);
-        let (mut best, mut lag_n) = (same_place, 0usize);
+        let moved = self.moved_correlations(shape);
+        let (mut best, mut lag_n) = (moved[LAG_MAX_N], 0usize);
         for lag in 1..=LAG_MAX_N {
-            for start in [QRS.start - lag, QRS.start + lag] {
-                let moved = correlation(&shape[start..start + QRS.len()], own_qrs);
-                if moved > best {
-                    (best, lag_n) = (moved, lag);
+            for correlation in [moved[LAG_MAX_N - lag], moved[LAG_MAX_N + lag]] {
+                if correlation > best {
+                    (best, lag_n) = (correlation, lag);
                 }
             }
         }
-        let width_ms = width_ms(qrs);
-        let p = &shape[P];
-        let p_deviations = less_mean(p);
-        let p_rest: Vec<f32> = p_deviations.iter().zip(&self.p_deviations).map(|(a, b)| a - b).collect();
-        let p_rest_rms = root_mean_square(&p_rest);
+        let (found, own) = (Measured::new(shape), &self.measured);
+        let p_rest = root_mean_square_difference(&found.p.deviations, &own.p.deviations);
         [
-            same_place,
+            moved[LAG_MAX_N],
             best,
             lag_n as f32 * (1000.0 / WORK_HZ) as f32,
-            log_ratio(peak_to_peak(qrs), self.height),
-            log_ratio(mean_absolute(qrs), self.area),
-            difference(qrs, own_qrs),
-            width_ms,
-            width_ms - self.width_ms,
-            limited(maximum(qrs) - maximum(own_qrs)),
-            limited(minimum(qrs) - minimum(own_qrs)),
-            log_ratio(steepest(qrs), self.slope),
-            correlation(p, &self.shape[P]),
-            limited(p_rest_rms),
-            log_ratio(peak_to_peak(p), self.p_height),
-            log_ratio(self.p_height, p_rest_rms),
-            limited(dot(&p_deviations, &self.p_deviations) / (self.p_power + FLOOR * FLOOR)),
-            correlation(&shape[T], &self.shape[T]),
-            difference(&shape[T], &self.shape[T]),
-            limited(mean(&shape[T]) - mean(&self.shape[T])),
-            log_ratio(roughness(shape), self.roughness),
+            log_ratio(found.top - found.bottom, own.top - own.bottom),
+            log_ratio(found.area, own.area),
+            root_mean_square_difference(&shape[QRS], &self.shape[QRS]),
+            found.width_ms,
+            found.width_ms - own.width_ms,
+            limited(found.top - own.top),
+            limited(found.bottom - own.bottom),
+            log_ratio(found.slope, own.slope),
+            found.p.correlation(&own.p),
+            p_rest,
+            log_ratio(found.p_height, own.p_height),
+            log_ratio(own.p_height, p_rest),
+            limited(dot(&found.p.deviations, &own.p.deviations) / (own.p.power + FLOOR * FLOOR)),
+            found.t.correlation(&own.t),
+            root_mean_square_difference(&shape[T], &self.shape[T]),
+            limited(found.t.mean - own.t.mean),
+            log_ratio(found.roughness, own.roughness),
         ]
+    }
+
+    /// Correlations with the dominant QRS complex of one that is moved by -[`LAG_MAX_N`], ..., 0, ..., [`LAG_MAX_N`] samples:
+    /// all moves at once, sample by sample.
+    fn moved_correlations(&self, shape: &[f32]) -> [f32; MOVE_N] {
+        let (mut products, mut sums, mut squares) = ([0.0f32; MOVE_N], [0.0f32; MOVE_N], [0.0f32; MOVE_N]);
+        let starts = shape[QRS.start - LAG_MAX_N..].windows(MOVE_N);
+        for (own, samples) in self.qrs.deviations.iter().zip(starts) {
+            for (idx, sample) in samples.iter().enumerate() {
+                products[idx] += own * sample;
+                sums[idx] += sample;
+                squares[idx] += sample * sample;
+            }
+        }
+        std::array::from_fn(|idx| {
+            let power = squares[idx] - sums[idx] * sums[idx] / QRS.len() as f32;
+            correlation(products[idx], power * self.qrs.power)
+        })
     }
 }
 
-/// The QRS complex as a sum of the dominant and the commonest unlike one, by least squares over all leads: `mix_dominant`,
-/// `mix_other`, `mix_least`, `mix_rest`.
-fn mixture(shapes: &Shapes, groups: &Groups, beat_idx: usize) -> [f32; 4] {
-    let (mut aa, mut ab, mut bb, mut ax, mut bx, mut xx) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
-    for (lead_idx, dominant) in groups.dominant.iter().enumerate() {
-        let (a, x) = (&dominant[QRS], &shapes.of(lead_idx, beat_idx)[QRS]);
-        (aa, ax, xx) = (aa + dot(a, a), ax + dot(a, x), xx + dot(x, x));
-        if let Some(other) = &groups.other {
-            let b = &other[lead_idx][QRS];
-            (ab, bb, bx) = (ab + dot(a, b), bb + dot(b, b), bx + dot(b, x));
-        }
+/// The QRS complex as a sum of the dominant and the commonest unlike one, by least squares over all leads.
+struct Mixture<'a> {
+    groups: &'a Groups,
+    dominant_power: f32,
+    other_power: f32,
+    shared: f32,
+}
+
+impl<'a> Mixture<'a> {
+    fn new(groups: &'a Groups) -> Self {
+        let over_leads =
+            |a: &[Vec<f32>], b: &[Vec<f32>]| -> f32 { a.iter().zip(b).map(|(a, b)| dot(&a[QRS], &b[QRS])).sum() };
+        let dominant_power = over_leads(&groups.dominant, &groups.dominant);
+        let other_power = groups.other.as_ref().map_or(0.0, |other| over_leads(other, other));
+        let shared = groups.other.as_ref().map_or(0.0, |other| over_leads(&groups.dominant, other));
+        // A little is added to the powers, so that two nearly equal shapes share what they explain.
+        let ridge = 0.1 * FLOOR * (dominant_power + other_power) + f32::MIN_POSITIVE;
+        Self { groups, dominant_power: dominant_power + ridge, other_power: other_power + ridge, shared }
     }
-    // A little is added to the diagonal, so that two nearly equal shapes share what they explain.
-    let ridge = 0.1 * FLOOR * (aa + bb) + f32::MIN_POSITIVE;
-    let (aa, bb) = (aa + ridge, bb + ridge);
-    let determinant = (aa * bb - ab * ab).max(f32::MIN_POSITIVE);
-    let (a, b) = ((ax * bb - bx * ab) / determinant, (bx * aa - ax * ab) / determinant);
-    let explained = a * ax + b * bx;
-    let rest = if xx > 0.0 { ((xx - explained) / xx).clamp(0.0, 1.0).sqrt() } else { 0.0 };
-    [limited(a), limited(b), limited(a.min(b)), rest]
+
+    /// `mix_dominant`, `mix_other`, `mix_least`, `mix_rest` of a beat.
+    fn of(&self, shapes: &Shapes, beat_idx: usize) -> [f32; 4] {
+        let (aa, bb, ab) = (self.dominant_power, self.other_power, self.shared);
+        let (mut ax, mut bx, mut xx) = (0.0, 0.0, 0.0);
+        for (lead_idx, dominant) in self.groups.dominant.iter().enumerate() {
+            let x = &shapes.of(lead_idx, beat_idx)[QRS];
+            (ax, xx) = (ax + dot(&dominant[QRS], x), xx + dot(x, x));
+            if let Some(other) = &self.groups.other {
+                bx += dot(&other[lead_idx][QRS], x);
+            }
+        }
+        let determinant = (aa * bb - ab * ab).max(f32::MIN_POSITIVE);
+        let (a, b) = ((ax * bb - bx * ab) / determinant, (bx * aa - ax * ab) / determinant);
+        let explained = a * ax + b * bx;
+        let rest = if xx > 0.0 { ((xx - explained) / xx).clamp(0.0, 1.0).sqrt() } else { 0.0 };
+        [limited(a), limited(b), limited(a.min(b)), rest]
+    }
+}
+
+/// A part of a shape: its mean and what differs from it.
+struct Stretch<const N: usize> {
+    mean: f32,
+    deviations: [f32; N],
+    /// The sum of the squares of the deviations.
+    power: f32,
+}
+
+impl<const N: usize> Stretch<N> {
+    fn new(samples: &[f32]) -> Self {
+        let mean = sum(samples, |sample| sample) / N as f32;
+        let deviations = std::array::from_fn(|idx| samples[idx] - mean);
+        Self { mean, power: dot(&deviations, &deviations), deviations }
+    }
+
+    fn correlation(&self, other: &Self) -> f32 {
+        correlation(dot(&self.deviations, &other.deviations), self.power * other.power)
+    }
 }
 
 fn limited(value: f32) -> f32 {
@@ -237,59 +321,28 @@ fn log_ratio(value: f32, reference: f32) -> f32 {
     limited(((value + FLOOR) / (reference + FLOOR)).ln())
 }
 
-fn mean(values: &[f32]) -> f32 {
-    values.iter().sum::<f32>() / values.len() as f32
+fn root_mean_square_difference(a: &[f32], b: &[f32]) -> f32 {
+    limited((sum_pairs(a, b, |a, b| (a - b) * (a - b)) / a.len() as f32).sqrt())
 }
 
-fn mean_absolute(values: &[f32]) -> f32 {
-    values.iter().map(|value| value.abs()).sum::<f32>() / values.len() as f32
-}
-
-fn root_mean_square(values: &[f32]) -> f32 {
-    (dot(values, values) / values.len() as f32).sqrt()
-}
-
-fn less_mean(values: &[f32]) -> Vec<f32> {
-    let mean = mean(values);
-    values.iter().map(|value| value - mean).collect()
-}
-
-fn difference(a: &[f32], b: &[f32]) -> f32 {
-    let sum: f32 = a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum();
-    limited((sum / a.len() as f32).sqrt())
-}
-
-/// Pearson's correlation; 0 where a side is flat.
-fn correlation(a: &[f32], b: &[f32]) -> f32 {
-    let n = a.len() as f32;
-    let (sum_a, sum_b) = (a.iter().sum::<f32>(), b.iter().sum::<f32>());
-    let covariance = dot(a, b) - sum_a * sum_b / n;
-    let variances = (dot(a, a) - sum_a * sum_a / n) * (dot(b, b) - sum_b * sum_b / n);
+/// Pearson's, of the sum of the products of both sides' deviations and of the product of the sums of their squares; 0 where a
+/// side is flat.
+fn correlation(covariance: f32, variances: f32) -> f32 {
     if variances > 1e-12 { (covariance / variances.sqrt()).clamp(-1.0, 1.0) } else { 0.0 }
 }
 
-fn steepest(values: &[f32]) -> f32 {
-    values.windows(2).map(|pair| (pair[1] - pair[0]).abs()).fold(0.0, f32::max)
+/// From each sample of a shape to the next.
+pub(super) fn slopes(shape: &[f32]) -> [f32; SHAPE_N - 1] {
+    std::array::from_fn(|idx| shape[idx + 1] - shape[idx])
 }
 
-/// Time between 5 and 95 % of the summed squared slope.
-pub(super) fn width_ms(qrs: &[f32]) -> f32 {
-    let energies = || qrs.windows(2).map(|pair| (pair[1] - pair[0]) * (pair[1] - pair[0]));
-    let total: f32 = energies().sum();
-    let (mut sum, mut start, mut end) = (0.0, 0, 0);
-    for (idx, energy) in energies().enumerate() {
-        sum += energy;
-        if sum < 0.05 * total {
-            start = idx + 1;
-        }
-        if sum < 0.95 * total {
-            end = idx + 1;
-        }
-    }
-    (end - start) as f32 * (1000.0 / WORK_HZ) as f32
-}
-
-fn roughness(shape: &[f32]) -> f32 {
-    let second = shape.windows(3).map(|three| (three[0] - 2.0 * three[1] + three[2]).abs());
-    second.sum::<f32>() / (SHAPE_N - 2) as f32
+/// Time between 5 and 95 % of the summed squared slope of the QRS complex, of the slopes of a shape.
+pub(super) fn width_ms(slopes: &[f32; SHAPE_N - 1]) -> f32 {
+    let mut total = 0.0;
+    let sums: [f32; QRS_SLOPES.end - QRS_SLOPES.start] = std::array::from_fn(|idx| {
+        total += slopes[QRS_SLOPES.start + idx] * slopes[QRS_SLOPES.start + idx];
+        total
+    });
+    let below = |part: f32| sums.iter().map(|sum| u16::from(*sum < part * total)).sum::<u16>();
+    f32::from(below(0.95) - below(0.05)) * (1000.0 / WORK_HZ) as f32
 }

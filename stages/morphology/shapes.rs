@@ -5,11 +5,12 @@
 
 use ecgpipe_sdk::{Beats, Signals, StageError, kinds::Beat};
 
-use super::filter::{WORK_HZ, filtered_lead};
+use super::filter::{LowPass, WORK_HZ, filtered_lead};
 use crate::{
     agreement::check_recording,
     lead::{self, LeadReader},
-    resample::{Resampling, resampled_position},
+    resample::resampled_position,
+    sums::{maximum, minimum},
 };
 
 /// Working samples of a shape before the R-peak: 0.6 s.
@@ -52,18 +53,19 @@ impl Shapes {
         lead_n: usize,
     ) -> Result<Self, StageError> {
         check_recording(signals, beats)?;
-        let resampling = Resampling::new(signals.sampling_frequency_hz, WORK_HZ)
+        let mut low_pass = LowPass::new(signals.sampling_frequency_hz)
             .map_err(|error| StageError::from_error(&error).record(&signals.record))?;
         let mut cut = Self { leads: Vec::new(), spikes: Vec::new(), beat_n: beats.beats.len() };
         for lead_idx in lead::choose_several(signals, preferred, lead_n)? {
-            let samples = filtered_lead(signals, lead_idx, &resampling)?;
+            let mut reader = LeadReader::new(signals, lead_idx);
+            let samples = filtered_lead(&mut reader, signals.sample_n(), &mut low_pass)?;
             let mut shapes = Vec::with_capacity(beats.beats.len() * SHAPE_N);
             for beat in &beats.beats {
                 let peak = resampled_position(beat.sample_idx, signals.sampling_frequency_hz, WORK_HZ).round() as i64;
                 append_shape(&samples, peak - BEFORE_N as i64, &mut shapes);
             }
             let factor = scale(&mut shapes).abs();
-            let spikes = spikes_mv(signals, lead_idx, beats)?;
+            let spikes = spikes_mv(&mut reader, beats, signals.sample_n())?;
             cut.leads.push(shapes);
             cut.spikes.push(spikes.into_iter().map(|mv| mv * factor).collect());
         }
@@ -91,36 +93,42 @@ fn append_shape(samples: &[f32], start: i64, to: &mut Vec<f32>) {
 /// Divides by the median height of the QRS complexes, so that gain does not matter, and turns a lead over whose QRS
 /// complexes mostly point down. Gives the factor.
 pub(crate) fn scale(shapes: &mut [f32]) -> f32 {
-    let qrs = || shapes.chunks_exact(SHAPE_N).map(|shape| &shape[QRS]);
-    let mut heights: Vec<f32> = qrs().map(peak_to_peak).collect();
-    let mut polarities: Vec<f32> = qrs().map(|qrs| maximum(qrs) + minimum(qrs)).collect();
+    let extremes = |shape: &[f32]| (maximum(&shape[QRS]), minimum(&shape[QRS]));
+    let extremes: Vec<(f32, f32)> = shapes.chunks_exact(SHAPE_N).map(extremes).collect();
+    let mut heights: Vec<f32> = extremes.iter().map(|(top, bottom)| top - bottom).collect();
+    let mut polarities: Vec<f32> = extremes.iter().map(|(top, bottom)| top + bottom).collect();
     let height = median(&mut heights).max(LEAST_MV);
     let factor = if median(&mut polarities) < 0.0 { -1.0 / height } else { 1.0 / height };
     shapes.iter_mut().for_each(|sample| *sample *= factor);
     factor
 }
 
-/// For each beat the height in mV of the sharpest spike in the 0.3 s before its R-peak: how far a sample is from the mean of
-/// those [`SPIKE_REACH_S`] before and after it, on the same side of both. The stimulus of a pacemaker lasts 0.5 to 2 ms and
-/// shows as such a spike in recorders without a pacing channel; the QRS complex of a heart does not turn that fast.
-fn spikes_mv(signals: &Signals, lead_idx: usize, beats: &Beats) -> Result<Vec<f32>, StageError> {
-    let hz = signals.sampling_frequency_hz;
+/// For each beat the height in mV of the sharpest spike in the 0.3 s before its R-peak. The stimulus of a pacemaker lasts 0.5 to
+/// 2 ms and shows as such a spike in recorders without a pacing channel; the QRS complex of a heart does not turn that fast.
+fn spikes_mv(reader: &mut LeadReader<'_>, beats: &Beats, sample_n: usize) -> Result<Vec<f32>, StageError> {
+    let hz = beats.sampling_frequency_hz;
     let reach_n = ((SPIKE_REACH_S * hz).round() as usize).max(1);
     let before_n = (SPIKE_BEFORE_S * hz) as i64;
-    let sample_n = signals.sample_n();
-    let mut reader = LeadReader::new(signals, lead_idx);
     let mut spike = |beat: &Beat| {
         let end = (beat.sample_idx + 1).clamp(0, sample_n as i64) as usize;
         let start = (beat.sample_idx - before_n).clamp(0, end as i64) as usize;
-        let samples = reader.read(start..end)?;
-        let heights = samples.windows(2 * reach_n + 1).map(|around| {
-            let (before, at, after) = (around[0], around[reach_n], around[2 * reach_n]);
-            // NaN, as of invalid samples, is no spike.
-            (at - before).min(at - after).max((before - at).min(after - at)).max(0.0)
-        });
-        Ok(heights.fold(0.0, f32::max))
+        Ok(sharpest(&reader.read(start..end)?, reach_n))
     };
     beats.beats.iter().map(&mut spike).collect()
+}
+
+/// How far a sample is, at most, from those `reach_n` before and after it, on the same side of both.
+fn sharpest(samples: &[f32], reach_n: usize) -> f32 {
+    let Some(place_n) = samples.len().checked_sub(2 * reach_n) else { return 0.0 };
+    let [before, at, after] = [0, reach_n, 2 * reach_n].map(|start| &samples[start..start + place_n]);
+    let height = |idx: usize| {
+        let (rise, fall) = (at[idx] - before[idx], at[idx] - after[idx]);
+        let lesser = if rise.abs() < fall.abs() { rise.abs() } else { fall.abs() };
+        // NaN, as of invalid samples, is no spike.
+        if rise * fall > 0.0 { lesser } else { 0.0 }
+    };
+    let heights: Vec<f32> = (0..place_n).map(height).collect();
+    maximum(&heights).max(0.0)
 }
 
 /// The lower median; 0 of nothing.
@@ -132,14 +140,21 @@ pub(super) fn median(values: &mut [f32]) -> f32 {
     *values.select_nth_unstable_by(middle, f32::total_cmp).1
 }
 
-pub(super) fn maximum(values: &[f32]) -> f32 {
-    values.iter().copied().fold(f32::NEG_INFINITY, f32::max)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-pub(super) fn minimum(values: &[f32]) -> f32 {
-    values.iter().copied().fold(f32::INFINITY, f32::min)
-}
-
-pub(super) fn peak_to_peak(values: &[f32]) -> f32 {
-    maximum(values) - minimum(values)
+    #[test]
+    fn a_spike_stands_out_of_both_sides() {
+        let check = |samples: &[f32], expected: f32| assert_eq!(sharpest(samples, 2), expected, "{samples:?}");
+        check(&[0.0, 0.0, 3.0, 0.0, 1.0], 2.0);
+        check(&[0.0, 0.0, -3.0, 0.0, 1.0], 3.0);
+        // Steps and slopes are none, nor is anything beside invalid samples or in too few.
+        check(&[0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0], 0.0);
+        check(&[f32::NAN, 0.0, 3.0, 0.0, 0.0, 0.0], 0.0);
+        check(&[0.0, 0.0, f32::NAN, 3.0, 0.0], 0.0);
+        check(&[0.0, 5.0, 0.0, 0.0], 0.0);
+        check(&[0.0, 5.0, 0.0], 0.0);
+        check(&[], 0.0);
+    }
 }
