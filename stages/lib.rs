@@ -18,7 +18,7 @@ pub mod model_artifact;
 pub mod onnx_runtime;
 pub mod record_source;
 pub mod resample;
-mod sums;
+pub mod sums;
 
 pub mod augment;
 pub mod calibrate;
