@@ -606,9 +606,9 @@ mod tests {
         copies
     }
 
-    /// Only one copy, of one kind.
+    /// Copies of one kind alone.
     fn only(rhythm: Rhythm) -> Features {
-        let n = |kind| usize::from(rhythm == kind);
+        let n = |kind| 8 * usize::from(rhythm == kind);
         let (copies_n, runs_n, fibrillation_n) = (n(Rhythm::AsIs), n(Rhythm::Runs), n(Rhythm::Fibrillation));
         copied(&Params { copies_n, runs_n, fibrillation_n, ..Params::default() }, 7)
     }
@@ -682,7 +682,57 @@ mod tests {
         assert!(mean(&as_is, "rr_irregularity_record_log") < -3.5, "a beat a second, but for the jitter");
         assert!(mean(&fibrillation, "rr_irregularity_record_log") > -2.5);
         // Against a dominant beat without a P wave there is nothing to project on.
-        assert!(mean(&fibrillation, "p_correlation_max") < mean(&as_is, "p_correlation_max") - 0.2);
+        let p = [&as_is, &fibrillation].map(|features| mean(features, "p_correlation_max"));
+        assert!(p[1] < p[0] - 0.2, "{p:?}");
+    }
+
+    /// The beats with reference symbols: V for the ectopic ones, A for every tenth from the second on, else N.
+    fn labelled(signals: &Signals) -> Beats {
+        let mut beats = beats(signals);
+        for (idx, beat) in beats.beats.iter_mut().enumerate() {
+            let symbol = if is_ectopic(idx) { "V" } else { ["N", "A"][usize::from(idx % 10 == 2)] };
+            beat.symbol = Some(symbol.to_owned());
+        }
+        beats
+    }
+
+    #[test]
+    fn runs_are_of_premature_beats_and_as_many_as_there_are() {
+        let signals = signals();
+        let params = Params { copies_n: 0, fibrillation_n: 0, runs_n: 20, fusion_share: 0.0, ..Params::default() };
+        let [features, fusions] = copies(&params, &signals, &labelled(&signals), 5).unwrap();
+        assert!(fusions.beat_idx.is_empty());
+        let premature_n = features.beat_idx.iter().filter(|&&idx| idx % 10 == 2).count();
+        let share = premature_n as f32 / features.beat_idx.len() as f32;
+        assert!((0.35..0.75).contains(&share), "20 copies of shares between 0.2 and 0.9: {share}");
+        // Without premature beats there are no runs.
+        let none = copies(&params, &signals, &beats(&signals), 5).unwrap();
+        assert!(none[0].beat_idx.is_empty());
+    }
+
+    #[test]
+    fn fusion_beats_are_between_normal_and_ventricular_ones() {
+        let signals = signals();
+        let params = Params { runs_n: 0, fibrillation_n: 0, fusion_share: 0.2, shift_max_n: 0, ..Params::default() };
+        let [features, fusions] = copies(&params, &signals, &labelled(&signals), 5).unwrap();
+        let share = fusions.beat_idx.len() as f32 / (features.beat_idx.len() + fusions.beat_idx.len()) as f32;
+        assert!((0.1..0.2).contains(&share), "a fifth of the four fifths that are N: {share}");
+        assert!(fusions.beat_idx.iter().all(|&idx| !is_ectopic(idx as usize) && idx % 10 != 2));
+        let mean = |features: &Features, is_of: &dyn Fn(i64) -> bool| {
+            let cosines = column(features, "cosine_to_dominant");
+            let of: Vec<f32> = features
+                .beat_idx
+                .iter()
+                .zip(cosines)
+                .filter(|(idx, _)| is_of(**idx))
+                .map(|(_, cosine)| *cosine)
+                .collect();
+            of.iter().sum::<f32>() / of.len() as f32
+        };
+        let fused = mean(&fusions, &|_| true);
+        let (ventricular, normal) =
+            (mean(&features, &|idx| is_ectopic(idx as usize)), mean(&features, &|idx| !is_ectopic(idx as usize)));
+        assert!(ventricular + 0.05 < fused && fused + 0.02 < normal, "{ventricular} {fused} {normal}");
     }
 
     #[test]

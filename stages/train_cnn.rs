@@ -76,6 +76,12 @@ pub struct Params {
     /// Share of beats whose features are hidden while training, so that the model also answers from the window alone.
     #[schemars(range(min = 0, max = 1))]
     pub feature_dropout: f64,
+    /// Share of single features that are replaced by their mean while training, so that no class hangs on one of them.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub feature_mask_share: f64,
+    /// Standard deviation of the noise added to features while training, in their standard deviations.
+    #[schemars(range(min = 0, max = 1))]
+    pub feature_noise: f64,
     /// Share of beats whose window is hidden while training, so that the model learns what the features alone say.
     #[schemars(range(min = 0, max = 1))]
     pub window_dropout: f64,
@@ -118,6 +124,8 @@ impl Default for Params {
             fused_n: defaults.network.fused_n,
             dropout: decimal(defaults.dropout),
             feature_dropout: decimal(defaults.feature_dropout),
+            feature_mask_share: decimal(defaults.feature_mask_share),
+            feature_noise: decimal(defaults.feature_noise),
             window_dropout: decimal(defaults.window_dropout),
             shift_max_n: defaults.shift_max_n,
             noise_deviation: decimal(defaults.noise_deviation),
@@ -148,6 +156,8 @@ impl Params {
             class_weight_power: if self.class_shares.is_empty() { self.class_weight_power } else { 0.0 },
             dropout: self.dropout as f32,
             feature_dropout: self.feature_dropout as f32,
+            feature_mask_share: self.feature_mask_share as f32,
+            feature_noise: self.feature_noise as f32,
             window_dropout: self.window_dropout as f32,
             shift_max_n: self.shift_max_n,
             noise_deviation: self.noise_deviation as f32,

@@ -141,3 +141,82 @@ fn quantile(values: &mut [f32], share: f32) -> f32 {
     let place = ((values.len() - 1) as f32 * share) as usize;
     *values.select_nth_unstable_by(place, f32::total_cmp).1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Columns of beats at these times (in ms), of which those named look otherwise.
+    fn of(times: &[i64], unlike: &[usize]) -> impl Fn(&str) -> Vec<f32> + use<> {
+        let beat_n = times.len();
+        let like = (0..beat_n).map(|idx| if unlike.contains(&idx) { 0.2 } else { 0.98 }).collect();
+        let ones = vec![1.0; beat_n];
+        let groups = Groups {
+            dominant: Vec::new(),
+            other: None,
+            density: ones.clone(),
+            to_dominant: like,
+            to_previous: ones.clone(),
+        };
+        let measured = Measured { p_correlation: &ones, p_projection: &ones };
+        let columns = columns(times, &groups, &measured);
+        assert!(columns.iter().all(|column| column.len() == beat_n && column.iter().all(|value| value.is_finite())));
+        move |name| columns[NAMES.iter().position(|known| *known == name).expect("a name")].clone()
+    }
+
+    /// Times of beats after these intervals, in ms.
+    fn after(intervals: impl IntoIterator<Item = i64>) -> Vec<i64> {
+        let mut time = 0;
+        let times = intervals.into_iter().map(|interval| {
+            time += interval;
+            time
+        });
+        std::iter::once(0).chain(times).collect()
+    }
+
+    #[test]
+    fn pauses_after_ventricular_beats_are_not_the_patients_rhythm() {
+        // Trigeminy: 800, 500 (V), 1100.
+        let times = after((0..40).flat_map(|_| [800, 500, 1100]));
+        let ventricular: Vec<usize> = (0..40).map(|idx| 3 * idx + 2).collect();
+        let column = of(&times, &ventricular);
+        let q90 = column("rr_before_over_conducted_q90_log");
+        // The only conducted interval is that of 800 ms: beats after it are in time, and nobody is early but V.
+        assert!(q90[31].abs() < 1e-6 && (q90[32] - (500.0_f32 / 800.0).ln()).abs() < 1e-6, "{q90:?}");
+        let pair = column("rr_pair_over_conducted_median_log");
+        assert!(pair[32].abs() < 1e-6, "the pause compensates: {}", pair[32]);
+        assert!(column("early_share_around")[60] > 0.3);
+    }
+
+    #[test]
+    fn where_most_beats_are_early_the_upper_quantile_tells() {
+        // Runs of seven at 700 ms, then two at 1900 ms.
+        let times = after((0..20).flat_map(|_| [700, 700, 700, 700, 700, 700, 700, 1900, 1900]));
+        let column = of(&times, &[]);
+        let (q90, median) = (column("rr_before_over_conducted_q90_log"), column("rr_before_over_conducted_median_log"));
+        let early = (700.0_f32 / 1900.0).ln();
+        assert!((q90[50] - early).abs() < 1e-5 && median[50].abs() < 1e-5, "{} {}", q90[50], median[50]);
+        let near = column("rr_before_over_conducted_long_q90_log");
+        assert!((near[50] - early).abs() < 1e-5, "{}", near[50]);
+    }
+
+    #[test]
+    fn ventricular_beats_do_not_make_a_rhythm_irregular() {
+        let regular = after(std::iter::repeat_n(800, 100));
+        let mut with_extrasystoles = regular.clone();
+        let unlike: Vec<usize> = (5..100).step_by(10).collect();
+        unlike.iter().for_each(|&idx| with_extrasystoles[idx] -= 300);
+        let name = "record_irregularity_conducted_log";
+        assert_eq!(of(&with_extrasystoles, &unlike)(name), of(&regular, &[])(name));
+        let irregular = after((0..100).map(|idx| 600 + 397 * idx % 500));
+        assert!(of(&irregular, &[])(name)[0] > of(&regular, &[])(name)[0] + 2.0);
+    }
+
+    #[test]
+    fn few_beats_have_finite_numbers() {
+        for beat_n in 0..4 {
+            of(&after(std::iter::repeat_n(800, beat_n))[..beat_n], &[])("early_share_around");
+            of(&vec![7; beat_n], &[0])("early_share_around");
+        }
+    }
+}

@@ -7,6 +7,7 @@
 //! - All randomness is data from named streams (see `random.rs`); burn's generator is never asked.
 //! - No clock is read for a result; the speed in [`EpochReport`] is for a progress bar only.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -69,6 +70,10 @@ pub struct TrainingConfig {
     pub dropout: f32,
     /// Share of the beats whose features are hidden, so that the network also answers from the window alone.
     pub feature_dropout: f32,
+    /// Share of the single features that are replaced by their mean, so that no class hangs on one of them.
+    pub feature_mask_share: f32,
+    /// Standard deviation of the noise added to features, in their standard deviations.
+    pub feature_noise: f32,
     /// Share of the beats whose window is hidden (flat), so that the network learns what the features alone say before it
     /// recognises patients by their windows.
     pub window_dropout: f32,
@@ -111,6 +116,8 @@ impl TrainingConfig {
             class_weight_power: 0.5,
             dropout: 0.5,
             feature_dropout: 0.05,
+            feature_mask_share: 0.0,
+            feature_noise: 0.0,
             window_dropout: 0.15,
             shift_max_n: 5,
             noise_deviation: 0.03,
@@ -146,6 +153,13 @@ impl TrainingConfig {
             ("dropout", f64::from(self.dropout), share(f64::from(self.dropout)), "0 up to, not including, 1"),
             ("window_dropout", f64::from(self.window_dropout), (0.0..=1.0).contains(&self.window_dropout), "0 to 1"),
             ("feature_dropout", f64::from(self.feature_dropout), (0.0..=1.0).contains(&self.feature_dropout), "0 to 1"),
+            (
+                "feature_mask_share",
+                f64::from(self.feature_mask_share),
+                (0.0..1.0).contains(&self.feature_mask_share),
+                "at least 0 and below 1",
+            ),
+            ("feature_noise", f64::from(self.feature_noise), (0.0..=1.0).contains(&self.feature_noise), "0 to 1"),
             (
                 "shift_max_n",
                 self.shift_max_n as f64,
@@ -488,6 +502,22 @@ impl<'a> Run<'a> {
         self.class_weights[usize::from(self.training.labels[sample_idx])]
     }
 
+    /// A row of features of which some are their mean, with noise.
+    fn disturbed_features<'b>(&self, row: &'b [f32], stream: &mut Stream) -> Cow<'b, [f32]> {
+        let (share, noise) = (self.config.feature_mask_share, self.config.feature_noise);
+        if share == 0.0 && noise == 0.0 {
+            return Cow::Borrowed(row);
+        }
+        let (mean, deviation) =
+            (self.model.values("scaling.feature_mean"), self.model.values("scaling.feature_deviation"));
+        let added = stream.normals(row.len(), noise);
+        let feature = |idx: usize| match stream.uniform() < share {
+            true => mean[idx],
+            false => row[idx] + added[idx] * deviation[idx],
+        };
+        Cow::Owned((0..row.len()).map(feature).collect())
+    }
+
     /// The gradients of a piece's share of the batch's mean loss.
     fn piece_gradients(&self, epoch: usize, samples: &[Taken], batch_weight: f32) -> PieceGradients {
         let config = self.config;
@@ -508,7 +538,8 @@ impl<'a> Run<'a> {
             }
             let features = self.training.beats.feature_row(signature, sample_idx);
             let features = features.filter(|_| stream.uniform() >= config.feature_dropout || !has_window);
-            piece.push(&self.model, &config.network, &window, features);
+            let features = features.map(|row| self.disturbed_features(row, &mut stream));
+            piece.push(&self.model, &config.network, &window, features.as_deref());
             let kept = 1.0 / (1.0 - config.dropout);
             let unit = |_| if stream.uniform() < config.dropout { 0.0 } else { kept };
             dropout.extend((0..config.network.hidden_n).map(unit));
