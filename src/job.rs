@@ -14,8 +14,8 @@ use std::{
 };
 
 use ecgpipe_sdk::{
-    Artifact, BoundParams, Content, Context, ErasedStage, MetricPoint, PortValue, PortValues, RecordId, SourceFile,
-    StageError, StageEvent,
+    Artifact, BoundParams, Checkpoints, Content, Context, ErasedStage, MetricPoint, PortValue, PortValues, RecordId,
+    SourceFile, StageError, StageEvent,
 };
 
 use crate::{
@@ -24,7 +24,9 @@ use crate::{
     expand::Surroundings,
     hot::HotArtifacts,
     key::stage_seed,
-    store::{FileState, Manifest, NewManifest, NewOutput, OutputName, OutputRef, StatCache, Store, StoreError},
+    store::{
+        FileState, KeyLock, Manifest, NewManifest, NewOutput, OutputName, OutputRef, StatCache, Store, StoreError,
+    },
 };
 
 /// One run of one stage on known inputs.
@@ -134,6 +136,7 @@ fn try_execute(
     let seed = job.seed.map(|seed| stage_seed(seed, &job.stage, record.map(RecordId::as_str)));
     let log = worker.surroundings.logs.as_ref().map(|logs| logs.join(format!("{}.log", job.name)));
     let spool_folder = worker.store.temporary_folder();
+    let checkpoint = StoredCheckpoint { store: worker.store, lock: &lock, begin_anew: worker.force, tell: &tell };
     let cx = Context::new(worker.cancel, &tell)
         .with_record(record)
         .with_seed(seed)
@@ -141,7 +144,8 @@ fn try_execute(
         .with_threads(worker.threads)
         .with_surroundings(&worker.surroundings.data_folder, worker.surroundings.offline)
         .with_spool_folder(spool_folder.as_deref())
-        .with_log(log.as_deref());
+        .with_log(log.as_deref())
+        .with_checkpoints(Some(&checkpoint));
     let (started, cpu_started_ms) = (Instant::now(), thread_cpu_ms());
     let outputs = catch_unwind(AssertUnwindSafe(|| stage.run(&job.params, inputs, &cx)))
         .unwrap_or_else(|panic| Err(panicked(&*panic)))?;
@@ -173,6 +177,38 @@ fn try_execute(
         worker.hot.keep_fresh(reference, output.artifact);
     }
     Ok(Outcome::Computed(manifest))
+}
+
+/// The unfinished work of a job, in the store under its key; the store removes it when it has the result.
+struct StoredCheckpoint<'a> {
+    store: &'a Store,
+    lock: &'a KeyLock,
+    /// The job is to be computed from its beginning, whatever is there.
+    begin_anew: bool,
+    tell: &'a (dyn Fn(StageEvent) + Sync),
+}
+
+// Trouble is a note, not a warning: a warning is stored with the result, on which this has no influence.
+impl Checkpoints for StoredCheckpoint<'_> {
+    fn load(&self) -> Option<Vec<u8>> {
+        if self.begin_anew {
+            return None;
+        }
+        self.store.load_checkpoint(self.lock).unwrap_or_else(|error| {
+            let text = format!("begins anew: failed to {}", ecgpipe_sdk::error::chain(&error));
+            (self.tell)(StageEvent::Note(text));
+            None
+        })
+    }
+
+    fn save(&self, bytes: &[u8]) -> bool {
+        let saved = self.store.save_checkpoint(self.lock, bytes);
+        if let Err(error) = &saved {
+            let text = format!("unfinished work is not kept: failed to {}", ecgpipe_sdk::error::chain(error));
+            (self.tell)(StageEvent::Note(text));
+        }
+        saved.is_ok()
+    }
 }
 
 /// What a stage said while it ran, as far as it matters afterwards.

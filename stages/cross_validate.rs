@@ -22,7 +22,8 @@ use crate::{
     agreement::{some_of, training_facts},
     hold_out::{ClassCounts, deal},
     model_artifact::to_artifact,
-    train_cnn::{self, Given, TrainCnn, add_history, fit},
+    saved_trainings::SavedTrainings,
+    train_cnn::{self, Given, TrainCnn, Turn, add_history, fit},
 };
 
 /// Trains a network for each fold of the training records.
@@ -126,7 +127,9 @@ impl Stage for CrossValidate {
             false => named(&inputs.split, &params.folds)?,
         };
         let (mut models, mut metrics) = (Vec::new(), Metrics::default());
-        for (place, held_out) in (1_u64..).zip(folds) {
+        let (mut saved, fold_n) = (SavedTrainings::load(cx), folds.len());
+        for (idx, held_out) in folds.into_iter().enumerate() {
+            let place = idx as u64 + 1;
             let names: Vec<&str> = held_out.iter().map(RecordId::as_str).collect();
             cx.note(format!("fold {place}: {} held out", names.join(", ")));
             let split = without(&inputs.split, &held_out);
@@ -138,7 +141,8 @@ impl Stage for CrossValidate {
                 split: &split,
             };
             let prefix = format!("cv/fold_{place}/");
-            let trained = fit(&params.train, &given, derived_seed(cx.seed()?, place), &prefix, cx)?;
+            let turn = Turn { idx, turn_n: fold_n, seed: derived_seed(cx.seed()?, place), prefix: &prefix };
+            let trained = fit(&params.train, &given, &turn, &mut saved, cx)?;
             add_history(&mut metrics, &trained, &prefix);
             models.push(Fold { held_out: held_out.into_iter().collect(), model: to_artifact(&trained.model)? });
         }
@@ -206,7 +210,12 @@ fn without(split: &Split, held_out: &BTreeSet<RecordId>) -> Split {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use ecgpipe_sdk::SplitRow;
+    use std::sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    };
+
+    use ecgpipe_sdk::{Checkpoints, SplitRow, StageEvent, Windows};
 
     use super::*;
 
@@ -278,5 +287,137 @@ mod tests {
         assert_eq!(check(Params { folds: twice, ..Params::default() }), "`folds` names record a twice");
         let train = train_cnn::Params { epochs: 0, ..train_cnn::Params::default() };
         assert!(check(Params { train, ..Params::default() }).starts_with("`train`: "));
+    }
+
+    /// A checkpoint in memory.
+    #[derive(Default)]
+    struct Memory(Mutex<Option<Vec<u8>>>);
+
+    impl Checkpoints for Memory {
+        fn load(&self) -> Option<Vec<u8>> {
+            self.0.lock().unwrap().clone()
+        }
+
+        fn save(&self, bytes: &[u8]) -> bool {
+            *self.0.lock().unwrap() = Some(bytes.to_owned());
+            true
+        }
+    }
+
+    /// Windows of the beats of [`split`], those of V beats turned upside down.
+    fn windows() -> All<NormalisedWindows> {
+        let mut records: BTreeMap<RecordId, NormalisedWindows> = BTreeMap::new();
+        for row in split().rows {
+            let normalised = records.entry(row.record.clone()).or_insert_with(|| NormalisedWindows {
+                windows: Windows {
+                    record: row.record.clone(),
+                    patient: row.patient.clone(),
+                    lead: "MLII".to_owned(),
+                    sampling_frequency_hz: 360.0,
+                    length_n: 187,
+                    before_n: 93,
+                    beat_idx: Vec::new(),
+                    sample_idx: Vec::new(),
+                    symbol: Vec::new(),
+                    samples: Vec::new(),
+                },
+                minimum_mv: Vec::new(),
+                range_mv: Vec::new(),
+                record_range_mv: 1.0,
+            });
+            let wave = |idx: i64| 0.5 + 0.5 * ((idx + 7 * row.beat_idx) as f32 / 9.0).sin();
+            normalised.windows.beat_idx.push(row.beat_idx);
+            let turned = row.class == "V";
+            let samples = (0..187).map(|idx| if turned { 1.0 - wave(idx) } else { wave(idx) });
+            normalised.windows.samples.extend(samples);
+        }
+        All::new(records.into_iter().map(|(record, windows)| (record, Arc::new(windows))).collect())
+    }
+
+    const EPOCH_N: usize = 2;
+    const FOLD_N: usize = 3;
+
+    /// A run of the stage that is asked to stop at its n-th event; the events are counted, the epochs told in words.
+    fn run_until(stop_at: Option<usize>, memory: Option<&Memory>) -> (Result<Outputs, StageError>, Vec<StageEvent>) {
+        let train = train_cnn::Params {
+            epochs: EPOCH_N,
+            batch_n: 100,
+            hidden_n: 8,
+            fused_n: 8,
+            require_every_class: false,
+            ..train_cnn::Params::default()
+        };
+        let params = Params { folds_n: FOLD_N, folds: Vec::new(), train };
+        let inputs =
+            Inputs { windows: windows(), features: None, copies: None, fusions: None, split: One::new(split()) };
+        let (cancel, events) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+        let heard_n = AtomicUsize::new(0);
+        let hear = |event: StageEvent| {
+            if Some(heard_n.fetch_add(1, Ordering::Relaxed)) == stop_at {
+                cancel.store(true, Ordering::Relaxed);
+            }
+            // How often work within an epoch is told depends on the clock.
+            if !matches!(&event, StageEvent::Progress { unit, .. } if unit == "steps") {
+                events.lock().unwrap().push(event);
+            }
+        };
+        let memory = memory.map(|memory| memory as &dyn Checkpoints);
+        let cx = Context::new(&cancel, &hear).with_seed(Some(7)).with_threads(2).with_checkpoints(memory);
+        let outputs = CrossValidate::run(&params, inputs, &cx);
+        (outputs, events.into_inner().unwrap())
+    }
+
+    /// Every event of the n-th epoch of all.
+    fn epochs(events: &[StageEvent]) -> Vec<u64> {
+        let done = |event: &StageEvent| match event {
+            StageEvent::Progress { done, .. } => Some(*done),
+            _ => None,
+        };
+        events.iter().filter_map(done).collect()
+    }
+
+    #[test]
+    fn trainings_that_were_stopped_anywhere_give_the_same_models() {
+        let (whole, told) = run_until(None, None);
+        let whole = whole.unwrap();
+        let metrics = |events: &[StageEvent]| {
+            let mut points: Vec<String> = Vec::new();
+            for event in events {
+                if let StageEvent::Metric(point) = event {
+                    points.push(format!("{} {} {:016x}", point.key, point.step, point.value.to_bits()));
+                }
+            }
+            points
+        };
+        assert_eq!(epochs(&told), [0, 1, 2, 2, 3, 4, 4, 5, 6], "three folds, each from its beginning to its end");
+        for stop_at in 0..told.len() {
+            let memory = Memory::default();
+            let (stopped, first) = run_until(Some(stop_at), Some(&memory));
+            let (resumed, second) = run_until(None, Some(&memory));
+            let resumed = resumed.unwrap();
+            let bits = |outputs: &Outputs| {
+                let tensors = outputs.models.folds.iter().flat_map(|fold| fold.model.tensors.values());
+                tensors.flat_map(|tensor| tensor.values.iter().map(|value| value.to_bits())).collect::<Vec<_>>()
+            };
+            assert_eq!(bits(&whole), bits(&resumed), "stopped at event {stop_at}");
+            assert_eq!(*whole.models, *resumed.models, "stopped at event {stop_at}");
+            assert_eq!(*whole.metrics, *resumed.metrics, "stopped at event {stop_at}");
+            assert_eq!(metrics(&told), metrics(&second), "a tracker hears of every epoch, stopped at event {stop_at}");
+            let Err(error) = stopped else { continue };
+            assert!(error.cancelled, "{error}");
+            let last = epochs(&first).last().copied().unwrap_or(0);
+            let StageEvent::Note(farewell) = first.last().unwrap() else { panic!("{first:?}") };
+            let next = match last {
+                0 => "the next run begins anew".to_owned(),
+                2 | 4 => format!("the next run goes on after training {}", last / 2),
+                _ => "the next run goes on after epoch 1".to_owned(),
+            };
+            assert!(farewell.starts_with("stopped in epoch ") && farewell.ends_with(&next), "{farewell}, not {next}");
+            // What was finished is told once, as found, and never trained: the count goes on from there.
+            let (found, trained) = epochs(&second).into_iter().partition::<Vec<_>, _>(|done| *done <= last);
+            assert!(found.contains(&last) && trained.contains(&6), "{found:?}, {trained:?}");
+            let goes_on = |event: &&StageEvent| matches!(event, StageEvent::Note(text) if text.starts_with("goes on"));
+            assert_eq!(second.iter().filter(goes_on).count(), last.div_ceil(2) as usize, "stopped at event {stop_at}");
+        }
     }
 }

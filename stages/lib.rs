@@ -18,6 +18,7 @@ pub mod model_artifact;
 pub mod onnx_runtime;
 pub mod record_source;
 pub mod resample;
+pub mod saved_trainings;
 pub mod sums;
 
 pub mod augment;

@@ -1,12 +1,20 @@
 //! Trains the convolutional network on windows and, where connected, features of beats and changed copies of them.
 //!
 //! The network, its training and the sources of its choices are documented in `ecgpipe-nn`.
+//!
+//! A training that was killed or stopped goes on after its last epoch that was kept, with the same result as without
+//! (`tests/training.rs`).
 
-use std::{collections::BTreeMap, num::NonZeroUsize, ops::ControlFlow};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use ecgpipe_nn::{
-    Draws, Ending, EpochReport, NetworkConfig, Scores, Selection, Signature, Trained, TrainingConfig, train,
-    train_on_draws,
+    Conduct, Draws, EpochScores, Moment, NetworkConfig, Scores, Selection, Signature, Trained, TrainingConfig,
+    TrainingError, train, train_on_draws,
 };
 use ecgpipe_sdk::{
     All, Context, FactProblem, Features, Metrics, Model, NormalisedWindows, One, Part, Place, Split, Stage, StageError,
@@ -20,7 +28,11 @@ use crate::{
     agreement::{check_beats, training_facts},
     dataset::{add_copies, draw_weights, gather, signature},
     model_artifact::to_artifact,
+    saved_trainings::SavedTrainings,
 };
+
+/// How often progress is told within an epoch.
+const TELL_EVERY: Duration = Duration::from_millis(250);
 
 /// Trains the convolutional beat classifier.
 pub struct TrainCnn;
@@ -257,7 +269,8 @@ impl Stage for TrainCnn {
             fusions: inputs.fusions.as_ref(),
             split: &inputs.split,
         };
-        let trained = fit(params, &given, cx.seed()?, "", cx)?;
+        let turn = Turn { idx: 0, turn_n: 1, seed: cx.seed()?, prefix: "" };
+        let trained = fit(params, &given, &turn, &mut SavedTrainings::load(cx), cx)?;
         let mut metrics = Metrics::default();
         add_history(&mut metrics, &trained, "");
         metrics.push("train/best_epoch", 0, trained.best_epoch as f64);
@@ -298,15 +311,40 @@ pub struct Given<'a> {
     pub split: &'a Split,
 }
 
-/// Trains a network; metrics are reported as they come, their keys with `prefix` in front.
+/// One of the trainings of a job.
+pub struct Turn<'a> {
+    /// Which one, from 0.
+    pub idx: usize,
+    /// Of how many.
+    pub turn_n: usize,
+    /// Seed of all its randomness.
+    pub seed: u64,
+    /// Stands before the keys of its metrics.
+    pub prefix: &'a str,
+}
+
+impl Turn<'_> {
+    /// So much of this training, as part of all trainings of the job: `done` of `total`.
+    fn progress(&self, cx: &Context<'_>, done: usize, total: usize, unit: &'static str) {
+        cx.progress((self.idx * total + done) as u64, (self.turn_n * total) as u64, unit);
+    }
+
+    /// ` of training 2 of 5`, or nothing where there is one alone.
+    fn shown(&self) -> String {
+        if self.turn_n == 1 { String::new() } else { format!(" of training {} of {}", self.idx + 1, self.turn_n) }
+    }
+}
+
+/// Trains a network, from its last epoch that was kept; metrics are reported as they come, those of epochs that an earlier
+/// run has finished once more.
 ///
 /// # Errors
-/// On inputs that do not fit one another, on what [`ecgpipe_nn::train`] refuses, and if the run was cancelled.
+/// On inputs that do not fit one another, on what [`ecgpipe_nn::train()`] refuses, and if the run was cancelled.
 pub fn fit(
     params: &Params,
     given: &Given<'_>,
-    seed: u64,
-    prefix: &str,
+    turn: &Turn<'_>,
+    saved: &mut SavedTrainings<'_>,
     cx: &Context<'_>,
 ) -> Result<Trained, StageError> {
     let gather = |part| gather(part, given.windows, given.features, given.split);
@@ -316,29 +354,90 @@ pub fn fit(
         add_copies(&mut training, given.copies, given.fusions, given.windows, given.features)?;
         cx.note(format!("{} rows to train on with changed copies", training.beat_n()));
     }
-    let config = params.config(signature(given.windows, given.features)?, seed);
-    let threads = NonZeroUsize::new(cx.threads()).unwrap_or(NonZeroUsize::MIN);
+    let config = params.config(signature(given.windows, given.features)?, turn.seed);
+    let thread_n = NonZeroUsize::new(cx.threads()).unwrap_or(NonZeroUsize::MIN);
     let shares = params.shares().map_err(StageError::new)?;
-    let mut report = |report: &EpochReport| {
-        for (key, value) in epoch_values(&report.scores) {
-            cx.metric(format!("{prefix}{key}"), report.scores.epoch as i64, value);
-        }
-        cx.progress(report.scores.epoch as u64, report.epoch_n as u64, "epochs");
-        if cx.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
+    let weights = shares.map(|shares| draw_weights(&training, &shares));
     let (samples, validation) = (training.samples(), validation.samples());
-    let trained = match shares {
-        None => train(&config, samples, validation, threads, &mut report),
-        Some(shares) => {
-            let draws = Draws { weights: &draw_weights(&training, &shares), draw_n: params.draws_n };
-            train_on_draws(&config, samples, draws, validation, threads, &mut report)
+    let mut from = saved.get(turn.idx);
+    let trained = loop {
+        let mut hear = listener(params, turn, saved, cx);
+        let conduct = Conduct { thread_n, from: from.take(), hear: &mut hear };
+        let trained = match &weights {
+            None => train(&config, samples, validation, conduct),
+            Some(weights) => {
+                let draws = Draws { weights, draw_n: params.draws_n };
+                train_on_draws(&config, samples, draws, validation, conduct)
+            }
+        };
+        match trained {
+            // Its key says that it is of this training, so this is a defect; but it must not be in the way.
+            Err(TrainingError::Checkpoint(error)) => cx.note(format!("begins anew: {error}")),
+            other => break other,
         }
     };
-    let trained = trained.map_err(|error| StageError::from_error(&error))?;
-    if trained.ending == Ending::Cancelled {
-        return Err(ecgpipe_sdk::Cancelled.into());
+    match trained {
+        Err(TrainingError::Stopped { epoch }) => {
+            cx.note(farewell(params, turn, epoch, saved.write()));
+            Err(ecgpipe_sdk::Cancelled.into())
+        }
+        trained => {
+            // Never lost to a kill: the next training may not come to the end of an epoch for long.
+            if turn.idx + 1 < turn.turn_n {
+                saved.write();
+            }
+            trained.map_err(|error| StageError::from_error(&error))
+        }
     }
-    Ok(trained)
+}
+
+/// Reports a training and keeps its epochs; breaks off where the run is cancelled.
+fn listener<'a>(
+    params: &'a Params,
+    turn: &'a Turn<'_>,
+    saved: &'a mut SavedTrainings<'_>,
+    cx: &'a Context<'_>,
+) -> impl FnMut(Moment<'_>) -> ControlFlow<()> + 'a {
+    let tell_scores = |scores: &EpochScores| {
+        for (key, value) in epoch_values(scores) {
+            cx.metric(format!("{}{key}", turn.prefix), scores.epoch as i64, value);
+        }
+    };
+    let mut told_at = Instant::now();
+    move |moment| {
+        match moment {
+            Moment::Begins { history } => {
+                if !history.is_empty() {
+                    cx.note(format!("goes on after epoch {} of {}{}", history.len(), params.epochs, turn.shown()));
+                    history.iter().for_each(tell_scores);
+                }
+                turn.progress(cx, history.len(), params.epochs, "epochs");
+            }
+            Moment::Working { step, step_n, .. } => {
+                if told_at.elapsed() >= TELL_EVERY {
+                    told_at = Instant::now();
+                    turn.progress(cx, step, step_n, "steps");
+                }
+            }
+            Moment::Epoch { report, checkpoint } => {
+                saved.set(turn.idx, checkpoint);
+                tell_scores(&report.scores);
+                turn.progress(cx, report.scores.epoch, params.epochs, "epochs");
+            }
+        }
+        if cx.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// What a person hears of a training that was stopped in an epoch (from 1).
+fn farewell(params: &Params, turn: &Turn<'_>, epoch: usize, is_kept: bool) -> String {
+    let next = match (epoch, turn.idx) {
+        (1, 0) => "the next run begins anew".to_owned(),
+        _ if !is_kept => "the next run begins anew".to_owned(),
+        (1, finished_n) => format!("the next run goes on after training {finished_n}"),
+        (_, _) => format!("the next run goes on after epoch {}", epoch - 1),
+    };
+    format!("stopped in epoch {epoch} of {}{}; {next}", params.epochs, turn.shown())
 }
 
 /// The scores of all epochs as metrics, their keys with `prefix` in front.
@@ -355,7 +454,7 @@ fn decimal(value: f32) -> f64 {
     value.to_string().parse().unwrap_or_else(|_| f64::from(value))
 }
 
-fn epoch_values(scores: &ecgpipe_nn::EpochScores) -> Vec<(String, f64)> {
+fn epoch_values(scores: &EpochScores) -> Vec<(String, f64)> {
     let of = |part: &str, scores: &Scores| {
         [("loss", scores.loss), ("accuracy", scores.accuracy), ("macro_f1", scores.macro_f1)]
             .map(|(name, value)| (format!("{part}/{name}"), value))

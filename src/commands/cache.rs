@@ -54,6 +54,10 @@ fn stats(args: &CacheArgs) -> Result<Exit, Failure> {
         let (unreferenced, quarantine) = (human_bytes(stats.unreferenced_bytes), human_bytes(stats.quarantine_bytes));
         text.push_str(&format!("not needed by any result: {unreferenced}; in quarantine: {quarantine}\n"));
     }
+    if stats.checkpoints_n > 0 {
+        let size = human_bytes(stats.checkpoint_bytes);
+        text.push_str(&format!("checkpoints of unfinished jobs: {} ({size})\n", stats.checkpoints_n));
+    }
     print(&text);
     Ok(Exit::Success)
 }
@@ -107,7 +111,9 @@ fn gc(keep_runs: usize, grace_hours: f64, dry_run: bool, args: &CacheArgs) -> Re
         return Ok(Exit::Success);
     }
     let verb = if dry_run { "would remove" } else { "removed" };
-    let removed_bytes = report.manifests.bytes + report.blobs.bytes + report.temporary.bytes + report.quarantine.bytes;
+    let leftovers = [report.temporary, report.quarantine, report.checkpoints];
+    let removed_bytes =
+        report.manifests.bytes + report.blobs.bytes + leftovers.iter().map(|removed| removed.bytes).sum::<u64>();
     print(&format!(
         "{verb} {} results and {} blobs ({}); kept {} results and {} blobs of {} roots",
         report.manifests.files_n,

@@ -150,6 +150,7 @@ impl Commits {
                 Ok(()) => {
                     self.unsynced = true;
                     guard(&self.shared.pending).remove(publication.lock.key());
+                    self.shared.remove_checkpoint(publication.lock.key());
                     publication.lock.renamed();
                 }
                 Err(error) => {

@@ -14,6 +14,9 @@
 //! renewed the time. One of the two sees the other (`gc_puts_back_what_a_run_has_just_found`,
 //! `a_hit_beside_gc_can_be_read`).
 //!
+//! A checkpoint of a job that has its result is nobody's, like a temporary file. That of a job that has none yet is work of
+//! hours which somebody may go on with: it stays for a week (`CHECKPOINT_GRACE`), whatever the grace period.
+//!
 //! gc needs no space: a full disk is when it is wanted most (`gc_frees_a_full_disk`).
 //!
 //! A crash of gc leaves files in `tmp/`, which the next gc removes: nothing is lost that was not to be removed.
@@ -28,8 +31,14 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::disk::{Step, is_full};
-use super::{GATE_FILE, Shared, Store, StoreError, TEMPORARY_PREFIXES, TOUCH_INTERVAL, lock, manifests, read_whole};
+use super::{
+    CHECKPOINT_FOLDER, GATE_FILE, Shared, Store, StoreError, TEMPORARY_PREFIXES, TOUCH_INTERVAL, lock, manifests,
+    read_whole,
+};
 use crate::digest::{Digest, Key};
+
+/// A checkpoint of an unfinished job stays at least this long.
+const CHECKPOINT_GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What to collect.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +75,8 @@ pub struct GcReport {
     pub temporary: Removed,
     /// What was found damaged.
     pub quarantine: Removed,
+    /// Checkpoints of jobs that are done, or that nobody has gone on with.
+    pub checkpoints: Removed,
     /// Manifests that stay.
     pub kept_manifests_n: u64,
     /// Blobs that stay.
@@ -74,7 +85,7 @@ pub struct GcReport {
 
 impl Store {
     /// Removes every manifest whose key is not among the `roots`, then every blob that no remaining manifest needs, then
-    /// what is left over in `tmp/`, `quarantine/` and `locks/`; of all these only what is old enough. Safe beside
+    /// what is left over in `tmp/`, `quarantine/`, `checkpoints/` and `locks/`; of all these only what is old enough. Safe beside
     /// runs of other processes. Takes the store exclusively, because a hit that this very handle has returned is
     /// protected by `roots` only.
     ///
@@ -102,7 +113,9 @@ impl Store {
             // The clock was set back under a run, so what that run needs may look old.
             cutoff = SystemTime::UNIX_EPOCH;
         }
-        let collection = Collection { shared, cutoff, dry_run: options.dry_run };
+        let week_ago = options.now.checked_sub(CHECKPOINT_GRACE).unwrap_or(SystemTime::UNIX_EPOCH);
+        let checkpoint_cutoff = cutoff.min(week_ago);
+        let collection = Collection { shared, cutoff, checkpoint_cutoff, dry_run: options.dry_run };
         collection.run(&roots().map_err(StoreError::Roots)?, leases.live_n)
     }
 }
@@ -110,15 +123,18 @@ impl Store {
 struct Collection<'a> {
     shared: &'a Shared,
     cutoff: SystemTime,
+    /// For checkpoints of jobs without a result.
+    checkpoint_cutoff: SystemTime,
     dry_run: bool,
 }
 
 impl Collection<'_> {
     fn run(&self, roots: &BTreeSet<Key>, live_leases_n: usize) -> Result<GcReport, StoreError> {
         let mut report = GcReport { dry_run: self.dry_run, live_leases_n, ..GcReport::default() };
-        let mut gone = BTreeSet::new();
+        let (mut done, mut gone) = (BTreeSet::new(), BTreeSet::new());
         for (hash, path) in self.shared.walk("manifests", ".json")?.ours {
             let key = Key::from_bytes(hash);
+            done.insert(key);
             if !roots.contains(&key) && self.remove(&path, &mut report.manifests)? {
                 gone.insert(key);
             }
@@ -136,6 +152,12 @@ impl Collection<'_> {
             for path in self.shared.list(&self.shared.root.join(folder))? {
                 self.remove(&path, removed)?;
             }
+        }
+        for path in self.shared.list(&self.shared.root.join(CHECKPOINT_FOLDER))? {
+            let key = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<Key>().ok());
+            let is_unfinished = key.is_some_and(|key| !done.contains(&key));
+            let cutoff = if is_unfinished { self.checkpoint_cutoff } else { self.cutoff };
+            self.remove_older(&path, cutoff, &mut report.checkpoints)?;
         }
         for path in self.shared.list(&self.shared.root)? {
             let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
@@ -182,9 +204,13 @@ impl Collection<'_> {
 
     /// Removes one file if it is old enough, and tells whether it did (or would).
     fn remove(&self, path: &Path, removed: &mut Removed) -> Result<bool, StoreError> {
+        self.remove_older(path, self.cutoff, removed)
+    }
+
+    fn remove_older(&self, path: &Path, cutoff: SystemTime, removed: &mut Removed) -> Result<bool, StoreError> {
         let old = |path: &Path| -> io::Result<Option<u64>> {
             let metadata = fs::symlink_metadata(path)?;
-            Ok((metadata.modified()? < self.cutoff).then_some(metadata.len()))
+            Ok((metadata.modified()? < cutoff).then_some(metadata.len()))
         };
         let remove = || -> io::Result<Option<u64>> {
             let Some(bytes) = old(path)? else { return Ok(None) };

@@ -9,6 +9,7 @@
 //! locks/            one lock file for each key being computed now; it becomes the manifest
 //! leases/  gate     who has the store open, so that gc is safe beside them
 //! tmp/              files being written
+//! checkpoints/      unfinished work of jobs that may go on from there (see `checkpoints.rs`); made when first needed
 //! quarantine/       what was found damaged, for a person to look at
 //! stat_cache        digests of raw input files (see `StatCache`)
 //! published.json    what was published from which blob (see `publish`)
@@ -41,6 +42,7 @@
 //! The store knows nothing of stages, pipelines, kinds or runs: to it they are labels. It never prints.
 
 mod blobs;
+mod checkpoints;
 mod commit;
 mod disk;
 mod gc;
@@ -84,6 +86,8 @@ const STORE_FORMAT: u32 = 1;
 const FORMAT_FILE: &str = "format";
 const FORMAT_WORD: &str = "ecgpipe-store";
 const FOLDERS: [&str; 6] = ["blobs", "manifests", "locks", "leases", "tmp", "quarantine"];
+/// Made with its first file: most stores hold none.
+const CHECKPOINT_FOLDER: &str = "checkpoints";
 const GATE_FILE: &str = "gate";
 const STAT_CACHE_FILE: &str = "stat_cache";
 const PUBLISHED_FILE: &str = "published.json";
@@ -137,6 +141,12 @@ pub enum StoreError {
         /// The name.
         name: OutputName,
     },
+    /// A checkpoint is not what was saved. The job begins anew, and its next checkpoint replaces this one.
+    #[error("read the checkpoint {path}: it is damaged")]
+    DamagedCheckpoint {
+        /// The file.
+        path: PathBuf,
+    },
     /// Publications that could not be made durable. Their results are right but will be computed again.
     #[error("keep the results of {} jobs in the store: {source}", lost.len())]
     Commit {
@@ -169,7 +179,7 @@ impl StoreError {
             Self::NotAStore { .. } => Some("choose an empty folder, or one that does not exist yet"),
             Self::ReadOnly { .. } => Some("results are served from it but not kept; choose a folder you can write"),
             Self::NoSpace { .. } => Some("free some space or collect garbage; finished jobs are not computed again"),
-            Self::DuplicateOutput { .. } | Self::Roots(_) => None,
+            Self::DuplicateOutput { .. } | Self::Roots(_) | Self::DamagedCheckpoint { .. } => None,
             Self::Commit { source, .. } => source.help(),
             Self::Io { .. } => None,
         }
@@ -344,6 +354,7 @@ impl Store {
             names_n: AtomicU64::new(0),
             pending: Mutex::default(),
             damaged: Mutex::default(),
+            checkpointed: Mutex::default(),
         };
         Self { shared: Arc::new(shared), committer: Mutex::new(None), remote: None }
     }
@@ -580,6 +591,8 @@ struct Shared {
     pending: Mutex<BTreeMap<Key, Manifest>>,
     /// Blobs that were found damaged but could not be moved away.
     damaged: Mutex<BTreeSet<Digest>>,
+    /// Keys whose checkpoint goes when their manifest is there.
+    checkpointed: Mutex<BTreeSet<Key>>,
 }
 
 /// The files of a folder of hashes.
@@ -763,7 +776,7 @@ fn has_format(root: &Path) -> Result<bool, StoreError> {
         let name = entry.map_err(|error| StoreError::io("open the store", root, error))?.file_name();
         let name = name.to_string_lossy();
         let known = FOLDERS.contains(&&*name)
-            || [FORMAT_FILE, GATE_FILE, STAT_CACHE_FILE, PUBLISHED_FILE].contains(&&*name)
+            || [CHECKPOINT_FOLDER, FORMAT_FILE, GATE_FILE, STAT_CACHE_FILE, PUBLISHED_FILE].contains(&&*name)
             || TEMPORARY_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
         if !known {
             return Err(StoreError::NotAStore { path: root.to_owned(), found: name.into_owned() });

@@ -1000,6 +1000,130 @@ fn sizes_add_up_by_stage() {
     assert_eq!(stats.stages["second"], StageSize { manifests_n: 1, blobs_n: 2, bytes: 11 });
 }
 
+/// Saves a checkpoint of the job, as a run does that is killed after it.
+fn save_checkpoint(store: &Store, job: TestJob, content: &[u8]) {
+    let lock = store.lock(&job.key(), || panic!("nobody else computes {}", job.name)).unwrap();
+    store.save_checkpoint(&lock, content).unwrap();
+}
+
+fn load_checkpoint(store: &Store, job: TestJob) -> Result<Option<Vec<u8>>, StoreError> {
+    store.load_checkpoint(&store.lock(&job.key(), || panic!("nobody else computes {}", job.name)).unwrap())
+}
+
+#[test]
+fn the_last_checkpoint_is_loaded_by_whoever_opens_the_store() {
+    let folder = Folder::new();
+    assert_eq!(load_checkpoint(&folder.open(), FIRST).unwrap(), None);
+    assert!(!folder.root().join(CHECKPOINT_FOLDER).exists(), "made when it is needed");
+    for content in [&b"epoch 1"[..], b"", &[7; 100_000]] {
+        save_checkpoint(&folder.open(), FIRST, content);
+        assert_eq!(load_checkpoint(&folder.open(), FIRST).unwrap().as_deref(), Some(content));
+    }
+    assert_eq!((folder.files_n(CHECKPOINT_FOLDER), folder.files_n("tmp")), (1, 0));
+    assert!(folder.open().lookup(&FIRST.key()).unwrap().hit().is_none(), "it is no result");
+    let stats = folder.open().stats().unwrap();
+    // Its head, the key and the digest are 85 bytes.
+    assert_eq!((stats.checkpoints_n, stats.checkpoint_bytes), (1, 100_085));
+    assert_eq!(folder.open().verify().unwrap().problems, []);
+    let refused = Store::open_read_only(&folder.root()).unwrap().lock(&FIRST.key(), || ()).unwrap_err();
+    assert!(matches!(refused, StoreError::ReadOnly { .. }), "who cannot lock cannot save: {refused}");
+}
+
+#[test]
+fn no_flip_or_cut_of_a_checkpoint_is_served() {
+    let folder = Folder::new();
+    save_checkpoint(&folder.open(), FIRST, b"after epoch 3");
+    let path = folder.root().join(CHECKPOINT_FOLDER).join(FIRST.key().to_hex());
+    let whole = fs::read(&path).unwrap();
+    let flip = |position: usize| {
+        let mut flipped = whole.clone();
+        flipped[position] ^= 1 << (position % 8);
+        flipped
+    };
+    let cuts = (0..whole.len()).map(|byte_n| whole[..byte_n].to_vec());
+    let others = damages(&whole).into_iter().map(|(_, content)| content);
+    for content in (0..whole.len()).map(flip).chain(cuts).chain(others) {
+        fs::write(&path, &content).unwrap();
+        let error = load_checkpoint(&folder.open(), FIRST).unwrap_err();
+        assert_eq!(error.to_string(), format!("read the checkpoint {}: it is damaged", path.display()), "{content:?}");
+    }
+    // The next one replaces it.
+    let store = folder.open();
+    save_checkpoint(&store, FIRST, b"after epoch 1");
+    assert_eq!(load_checkpoint(&store, FIRST).unwrap().as_deref(), Some(&b"after epoch 1"[..]));
+}
+
+#[test]
+fn a_checkpoint_is_of_one_key_alone() {
+    let folder = Folder::new();
+    save_checkpoint(&folder.open(), FIRST, b"of the first");
+    assert_eq!(load_checkpoint(&folder.open(), SECOND).unwrap(), None);
+    let checkpoints = folder.root().join(CHECKPOINT_FOLDER);
+    fs::copy(checkpoints.join(FIRST.key().to_hex()), checkpoints.join(SECOND.key().to_hex())).unwrap();
+    assert!(matches!(load_checkpoint(&folder.open(), SECOND), Err(StoreError::DamagedCheckpoint { .. })));
+}
+
+#[test]
+fn a_checkpoint_goes_when_its_result_has_its_name_and_not_before() {
+    let folder = Folder::new();
+    let path = folder.root().join(CHECKPOINT_FOLDER).join(FIRST.key().to_hex());
+    save_checkpoint(&folder.open(), SECOND, b"of another job");
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (watch, heard) = (path.clone(), Arc::clone(&seen));
+    let store = folder.open_hooked(move |step| {
+        guard(&heard).push((step, watch.exists()));
+        // The first publication is lost.
+        let first = guard(&heard).iter().filter(|(seen, _)| *seen == Step::Sync).count() == 1;
+        if step == Step::Sync && first { Verdict::Fail(EIO) } else { Verdict::Go }
+    });
+    save_checkpoint(&store, FIRST, b"of a job that is then done");
+    FIRST.publish(&store).unwrap();
+    assert!(store.flush().is_err() && path.exists(), "its result is lost, so it is still needed");
+    FIRST.publish(&store).unwrap();
+    store.flush().unwrap();
+    assert!(!path.exists() && folder.files_n(CHECKPOINT_FOLDER) == 1, "the other job's stays");
+    let seen = guard(&seen);
+    let before_the_name = seen.iter().filter(|(step, _)| *step != Step::LastSync);
+    assert!(before_the_name.clone().all(|(_, is_there)| *is_there), "{seen:?}");
+    assert!(before_the_name.clone().any(|(step, _)| *step == Step::ManifestRename), "{seen:?}");
+}
+
+#[test]
+fn gc_removes_checkpoints_of_jobs_that_are_done_or_forgotten() {
+    let folder = Folder::with(&[FIRST]);
+    for job in [FIRST, SECOND, THIRD] {
+        save_checkpoint(&folder.open(), job, b"unfinished");
+    }
+    let path = |job: TestJob| folder.root().join(CHECKPOINT_FOLDER).join(job.key().to_hex());
+    let stranger = folder.root().join(CHECKPOINT_FOLDER).join("no key");
+    fs::write(&stranger, "?").unwrap();
+    let gc = |days_later: u32, grace: Duration| {
+        let options = GcOptions { grace, now: SystemTime::now() + DAY * days_later, dry_run: false };
+        let report = folder.open().gc(|| Ok(BTreeSet::from([FIRST.key()])), options).unwrap();
+        (report.checkpoints.files_n, [FIRST, SECOND, THIRD].map(|job| path(job).exists()))
+    };
+    assert_eq!(gc(0, DAY), (0, [true, true, true]), "all are young");
+    assert_eq!(gc(2, DAY), (2, [false, true, true]), "the first is done");
+    assert!(!stranger.exists());
+    assert_eq!(gc(6, Duration::ZERO), (0, [false, true, true]), "somebody may still go on with them");
+    let store = folder.open();
+    age(&path(SECOND));
+    assert_eq!(gc(8, DAY * 30), (0, [false, true, true]), "the grace period is longer");
+    assert_eq!(gc(8, Duration::ZERO), (1, [false, false, true]), "a run may have saved the third");
+    drop(store);
+    assert_eq!(gc(8, Duration::ZERO), (1, [false, false, false]));
+    assert!(FIRST.is_hit(&folder.open()));
+}
+
+#[test]
+fn a_store_of_checkpoints_alone_is_a_store() {
+    let folder = Folder::new();
+    save_checkpoint(&folder.open(), FIRST, b"unfinished");
+    // What a power cut leaves of the format file that was being written first.
+    fs::write(folder.root().join("format"), "").unwrap();
+    assert_eq!(load_checkpoint(&folder.open(), FIRST).unwrap().as_deref(), Some(&b"unfinished"[..]));
+}
+
 /// Something that happens to a store.
 #[derive(Debug, Clone)]
 enum Act {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::blobs::digest_of;
 use super::disk::is_broken;
 use super::manifests::{self, Manifest, OutputName};
-use super::{Shared, Store, StoreError, read_whole};
+use super::{CHECKPOINT_FOLDER, Shared, Store, StoreError, read_whole};
 use crate::digest::{Digest, Key, KeyEncoder};
 
 /// The result of reading every blob and every manifest.
@@ -111,6 +111,10 @@ pub struct Stats {
     pub unreferenced_bytes: u64,
     /// Bytes in quarantine.
     pub quarantine_bytes: u64,
+    /// Checkpoints of unfinished jobs.
+    pub checkpoints_n: u64,
+    /// Their bytes.
+    pub checkpoint_bytes: u64,
     /// By stage. A blob that two stages need counts in both.
     pub stages: BTreeMap<String, StageSize>,
 }
@@ -256,6 +260,10 @@ impl Shared {
         }
         for path in self.list(&self.root.join("quarantine"))? {
             stats.quarantine_bytes += size_of(&path);
+        }
+        for path in self.list(&self.root.join(CHECKPOINT_FOLDER))? {
+            stats.checkpoints_n += 1;
+            stats.checkpoint_bytes += size_of(&path);
         }
         Ok(stats)
     }

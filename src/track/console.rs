@@ -37,13 +37,17 @@ impl Verbosity {
 /// More files than this in one folder are counted, not named.
 const MOST_NAMES_N: usize = 6;
 
+/// What is shown beside the epochs of a training.
+const SHOWN_METRICS: [&str; 3] = ["train/loss", "validation/loss", "validation/macro_f1"];
+
 /// The listener for the terminal.
 pub struct Console {
     verbosity: Verbosity,
     bars: Option<MultiProgress>,
     nodes: BTreeMap<String, Node>,
     width: usize,
-    last_metrics: BTreeMap<String, f64>,
+    /// The last values of [`SHOWN_METRICS`], by node.
+    last_metrics: BTreeMap<String, BTreeMap<&'static str, f64>>,
     /// What was said of a node, so that the same word of fifty records stands there once.
     said: BTreeSet<(Option<String>, String)>,
     /// Names of the files that were written, by folder.
@@ -61,6 +65,41 @@ struct Node {
     busy_ms: u64,
     bar: Option<ProgressBar>,
     last_line: Option<Instant>,
+    /// How fast its only job goes, if that tells how far it is.
+    pace: Option<Pace>,
+    /// Epochs of a training that are finished.
+    epochs_done: u64,
+    /// The metrics of the last one.
+    epoch: Option<String>,
+}
+
+/// How fast a job goes, judged by what it has done since it was first heard of: what it found done is not counted.
+struct Pace {
+    since: Instant,
+    share: f64,
+}
+
+impl Pace {
+    /// It is not known before this has passed: the first steps are slow, and nobody waits for the rest of a short job.
+    const KNOWN_AFTER: Duration = Duration::from_secs(3);
+
+    /// How long the rest takes.
+    fn left(&self, now: Instant, share: f64) -> Option<Duration> {
+        let (passed, done) = (now.saturating_duration_since(self.since), share - self.share);
+        let is_known = passed >= Self::KNOWN_AFTER && done > 0.0 && share < 1.0;
+        let left_s = passed.as_secs_f64() * (1.0 - share) / done;
+        if is_known { Duration::try_from_secs_f64(left_s).ok() } else { None }
+    }
+}
+
+/// A time that is left, as exact as it is known.
+fn about(left: Duration) -> String {
+    let (seconds, minutes) = (left.as_secs().next_multiple_of(5).max(5), left.as_secs_f64() / 60.0);
+    match minutes {
+        ..=1.0 => format!("about {seconds} s left"),
+        ..=90.0 => format!("about {minutes:.0} min left"),
+        _ => format!("about {:.1} h left", minutes / 60.0),
+    }
 }
 
 impl Console {
@@ -121,28 +160,47 @@ impl Console {
     }
 
     fn progress(&mut self, job: &JobName, done: u64, total: u64, unit: &str) {
-        let detail = (unit == "epochs").then(|| {
-            let shown = ["train/loss", "validation/loss", "validation/macro_f1"];
-            let values = shown.iter().filter_map(|key| Some(format!("{key} {:.4}", self.last_metrics.get(*key)?)));
-            values.collect::<Vec<_>>().join("  ")
-        });
         let (width, bars) = (self.width, self.bars.clone());
         let Some(node) = self.nodes.get_mut(&job.node) else { return };
-        if let (Some(bars), None) = (&bars, &job.record) {
-            let bar = node.bar.get_or_insert_with(|| bars.add(new_bar(&job.node, total, width)));
+        if job.record.is_some() {
+            return;
+        }
+        let is_epoch = unit == "epochs";
+        // Nothing was measured yet of a training that has just begun.
+        if let Some(metrics) = self.last_metrics.get(&job.node).filter(|_| is_epoch) {
+            let shown = SHOWN_METRICS.iter().filter_map(|key| Some(format!("{key} {:.4}", metrics.get(key)?)));
+            node.epoch = Some(shown.collect::<Vec<_>>().join("  "));
+        }
+        let (now, share) = (Instant::now(), done as f64 / total.max(1) as f64);
+        let left = node.pace.get_or_insert(Pace { since: now, share }).left(now, share).map(about).unwrap_or_default();
+        let epoch = node.epoch.as_deref().unwrap_or_default();
+        if let Some(bars) = &bars {
+            let bar = node.bar.get_or_insert_with(|| bars.add(new_bar(&job.node, total, width, "")));
             bar.set_length(total);
             bar.set_position(done);
-            bar.set_message(detail.unwrap_or_else(|| unit.to_owned()));
+            bar.set_message(words(&[unit, epoch, &left]));
             return;
         }
         // Without a terminal: every epoch, and a sign of life now and then from anything else.
         let due = node.last_line.is_none_or(|last| last.elapsed() > Duration::from_secs(5));
-        if job.record.is_none() && (detail.is_some() || due) {
-            node.last_line = Some(Instant::now());
-            let text = format!("{:width$}  {done}/{total} {unit}  {}", job.node, detail.unwrap_or_default());
-            self.say(text.trim_end());
+        // A fold begins with as many epochs as the one before it has ended with.
+        let is_new = is_epoch && done > node.epochs_done;
+        if is_epoch {
+            node.epochs_done = done;
+            node.last_line = Some(now);
+        }
+        if is_new || !is_epoch && due {
+            node.last_line = Some(now);
+            let epoch = if is_epoch { epoch } else { "" };
+            let text = format!("{:width$}  {done}/{total} {}", job.node, words(&[unit, epoch, &left]));
+            self.say(&text);
         }
     }
+}
+
+/// What there is, put side by side.
+fn words(words: &[&str]) -> String {
+    words.iter().copied().filter(|word| !word.is_empty()).collect::<Vec<_>>().join("  ")
 }
 
 impl Node {
@@ -169,9 +227,10 @@ impl Node {
     }
 }
 
-fn new_bar(name: &str, total: u64, width: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix}  [{bar:24}] {pos}/{len} {msg}  {eta}")
-        .expect("the template is fixed")
+/// `end` is what its line ends with.
+fn new_bar(name: &str, total: u64, width: usize, end: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(&format!("{{prefix}}  [{{bar:24}}] {{pos}}/{{len}} {{msg}}{end}"))
+        .expect("the template is one of two")
         .progress_chars("=> ");
     ProgressBar::new(total).with_style(style).with_prefix(format!("{name:width$}"))
 }
@@ -199,6 +258,9 @@ impl Listener for Console {
                         busy_ms: 0,
                         bar: None,
                         last_line: None,
+                        pace: None,
+                        epochs_done: 0,
+                        epoch: None,
                     };
                     self.nodes.insert(name.clone(), node);
                 }
@@ -213,12 +275,16 @@ impl Listener for Console {
             Event::Started { job } => {
                 let (width, bars) = (self.width, self.bars.clone());
                 if let (Some(bars), Some(node), Some(_)) = (bars, self.nodes.get_mut(&job.node), &job.record) {
-                    node.bar.get_or_insert_with(|| bars.add(new_bar(&job.node, node.job_n as u64, width)));
+                    node.bar.get_or_insert_with(|| bars.add(new_bar(&job.node, node.job_n as u64, width, "  {eta}")));
                 }
             }
             Event::Progress { job, done, total, unit } => self.progress(job, *done, *total, unit),
-            Event::Metric { point, .. } => {
-                self.last_metrics.insert(point.key.clone(), point.value);
+            Event::Metric { job, point } => {
+                // A fold's metrics have its name in front.
+                let is_shown = |key: &&&str| point.key.ends_with(**key);
+                if let Some(key) = SHOWN_METRICS.iter().find(is_shown) {
+                    self.last_metrics.entry(job.node.clone()).or_default().insert(key, point.value);
+                }
             }
             Event::Waiting { job } => self.say(&format!("{job}: waits for another run that computes the same")),
             Event::Note { job, text } => {
@@ -260,5 +326,32 @@ impl Listener for Console {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_counts_what_was_done_since_the_beginning_alone() {
+        let since = Instant::now();
+        let left = |begin: f64, passed_s: u64, share: f64| {
+            let pace = Pace { since, share: begin };
+            pace.left(since + Duration::from_secs(passed_s), share).map(|left| left.as_secs_f64().round())
+        };
+        assert_eq!(left(0.0, 30, 0.25), Some(90.0));
+        assert_eq!(left(0.5, 30, 0.75), Some(30.0), "half of it was there at the beginning");
+        assert_eq!(left(0.0, 2, 0.25), None, "too early to know");
+        assert_eq!((left(0.5, 30, 0.5), left(0.0, 30, 0.0), left(0.0, 30, 1.0)), (None, None, None));
+        assert_eq!(left(0.0, u64::from(u32::MAX), 1e-300), None, "longer than a time can be");
+    }
+
+    #[test]
+    fn a_time_left_is_told_as_exactly_as_it_is_known() {
+        let told = |seconds| about(Duration::from_secs(seconds));
+        assert_eq!([0, 7, 59].map(told), ["about 5 s left", "about 10 s left", "about 60 s left"]);
+        assert_eq!([61, 130, 5000].map(told), ["about 1 min left", "about 2 min left", "about 83 min left"]);
+        assert_eq!(told(9000), "about 2.5 h left");
     }
 }

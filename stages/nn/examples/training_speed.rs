@@ -1,6 +1,6 @@
 //! Measures training: `training_speed [BEATS] [EPOCHS] [THREADS] [ONNX FILE]` trains the network of the main job on
-//! made-up beats and prints beats a second of wall time and of CPU time; the model is written to the file, if one is
-//! named.
+//! made-up beats and prints beats a second of wall time and of CPU time, and what a checkpoint costs in bytes and time; the
+//! model is written to the file, if one is named.
 #![expect(clippy::print_stdout, reason = "a program that prints its measurement")]
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use ecgpipe_nn::{Beats, NetworkConfig, Samples, Signature, TrainingConfig, export, train};
+use ecgpipe_nn::{Beats, Conduct, Moment, NetworkConfig, Samples, Signature, TrainingConfig, export, train};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -24,11 +24,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     let nothing = Samples { beats: Beats { windows: &[], features: None }, labels: &[] };
     let thread_n = NonZeroUsize::new(thread_n).ok_or("at least one thread is needed")?;
     let (start, cpu_start_s) = (Instant::now(), cpu_s()?);
-    let trained = train(&config, samples, nothing, thread_n, &mut |_| ControlFlow::Continue(()))?;
+    let (mut checkpoint_s, mut byte_n) = (0.0, 0);
+    let mut hear = |moment: Moment<'_>| {
+        if let Moment::Epoch { checkpoint, .. } = moment {
+            let start = Instant::now();
+            byte_n = checkpoint.to_bytes().len();
+            checkpoint_s += start.elapsed().as_secs_f64();
+        }
+        ControlFlow::Continue(())
+    };
+    let trained = train(&config, samples, nothing, Conduct::new(thread_n, &mut hear))?;
     let (wall_s, cpu_s) = (start.elapsed().as_secs_f64(), cpu_s()? - cpu_start_s);
     let total_n = (beat_n * epoch_n) as f64;
     println!("{} numbers in the model, {thread_n} threads", trained.model.parameter_n());
     println!("{:.0} beats/s of wall time, {:.0} beats/s of CPU time", total_n / wall_s, total_n / cpu_s);
+    let (checkpoint_ms, share) = (1e3 * checkpoint_s / epoch_n as f64, 100.0 * checkpoint_s / wall_s);
+    println!("a checkpoint has {byte_n} bytes, made in {checkpoint_ms:.2} ms: {share:.3} % of an epoch");
     if let Some(path) = arguments.get(3) {
         std::fs::write(path, export(&trained.model, &BTreeMap::new())?)?;
     }

@@ -6,6 +6,7 @@
 //! | [`model`] | a trained model as plain data; beats and samples as slices |
 //! | [`network`] | the convolutional network: its layers, shapes, forward pass |
 //! | [`train`](mod@train) | training of the network, prediction with burn |
+//! | [`checkpoint`] | the state of a training between two epochs, and its bytes |
 //! | [`baseline`] | the logistic regression |
 //! | [`onnx`] | the ONNX contract: writing a file, reading what it says about itself |
 //! | [`inference`] | predictions from an ONNX file |
@@ -18,6 +19,7 @@
 //! whatever the number of threads (`tests/training.rs`, `tests/onnx.rs`).
 
 pub mod baseline;
+pub mod checkpoint;
 pub mod inference;
 pub mod model;
 pub mod network;
@@ -29,6 +31,7 @@ pub mod train;
 mod workers;
 
 pub use baseline::{BaselineConfig, LogisticConfig, train_baseline};
+pub use checkpoint::{Checkpoint, CheckpointError};
 pub use inference::{Engine, EngineInfo, InferenceError, Session};
 pub use model::{Architecture, Beats, BeatsError, Model, ModelError, Samples, Signature, Tensor};
 pub use network::{ConvolutionConfig, NetworkConfig};
@@ -36,6 +39,6 @@ pub use onnx::{OnnxError, export, read_metadata, read_signature};
 pub use runtime::{Found, Library, RuntimeError, Search};
 pub use score::Scores;
 pub use train::{
-    Draws, Ending, EpochReport, EpochScores, Selection, Trained, TrainingConfig, TrainingError, predict, train,
-    train_on_draws,
+    Conduct, Draws, Ending, EpochReport, EpochScores, Moment, Selection, Trained, TrainingConfig, TrainingError,
+    predict, train, train_on_draws,
 };

@@ -4,18 +4,20 @@
 //! - The result depends on the configuration and the samples alone. A batch is cut in pieces of a fixed size, each
 //!   piece's gradients are computed by burn on one thread, and they are added in the order of the pieces
 //!   (`the_number_of_threads_does_not_change_a_weight`).
-//! - All randomness is data from named streams (see `random.rs`); burn's generator is never asked.
+//! - All randomness is data from named streams (see `random.rs`); burn's generator is never asked. So nothing but a
+//!   [`Checkpoint`] passes from one epoch to the next (`a_training_that_goes_on_gives_the_same_bits`).
 //! - No clock is read for a result; the speed in [`EpochReport`] is for a progress bar only.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
 use burn::tensor::{Device, TensorData};
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::{
     Architecture, Beats, BeatsError, Model, ModelError, Samples, Signature, Tensor, mean_and_deviation,
 };
@@ -213,8 +215,49 @@ pub enum Ending {
     Completed,
     /// There was no better epoch for [`TrainingConfig::patience_epoch_n`] epochs.
     Early,
-    /// The caller broke off.
-    Cancelled,
+}
+
+/// What a caller hears while a network is trained.
+#[derive(Debug, Clone, Copy)]
+pub enum Moment<'a> {
+    /// The training begins, or goes on from a checkpoint that was found to be of it.
+    Begins {
+        /// Scores of the epochs that are finished already.
+        history: &'a [EpochScores],
+    },
+    /// A batch was trained on, or some thousand beats were scored.
+    Working {
+        /// The epoch that is not finished, from 1.
+        epoch: usize,
+        /// Steps of the optimiser so far, in all epochs.
+        step: usize,
+        /// Steps in all epochs.
+        step_n: usize,
+    },
+    /// An epoch is finished.
+    Epoch {
+        /// Its scores.
+        report: &'a EpochReport,
+        /// The state after it, from which another call can go on.
+        checkpoint: &'a Checkpoint,
+    },
+}
+
+/// How a training is carried out: nothing of it changes the result.
+pub struct Conduct<'a> {
+    /// Threads at work.
+    pub thread_n: NonZeroUsize,
+    /// Goes on from here, instead of beginning. It must be of this very training.
+    pub from: Option<Checkpoint>,
+    /// Hears of every batch and epoch, and may break off; a training that has just come to its end is not broken off.
+    pub hear: &'a mut dyn FnMut(Moment<'_>) -> ControlFlow<()>,
+}
+
+impl<'a> Conduct<'a> {
+    /// A training from its beginning.
+    pub fn new(thread_n: NonZeroUsize, hear: &'a mut dyn FnMut(Moment<'_>) -> ControlFlow<()>) -> Self {
+        Self { thread_n, from: None, hear }
+    }
 }
 
 /// A finished training.
@@ -240,22 +283,21 @@ pub struct Draws<'a> {
     pub draw_n: usize,
 }
 
-/// Trains a network on `training`, chooses the best epoch on `validation` (which may be empty: then the last epoch is
-/// the best), on `thread_n` threads, whose number does not change the result. `report` hears of every epoch and may
-/// break off.
+/// Trains a network on `training` and chooses the best epoch on `validation` (which may be empty: then the last epoch is
+/// the best).
 ///
 /// # Errors
-/// On parameters, samples or layers that do not fit, on a class without training beats, and when the loss stops being a
-/// number.
+/// On parameters, samples or layers that do not fit, on a class without training beats, when the loss stops being a
+/// number, on a checkpoint of another training ([`TrainingError::Checkpoint`]), and if the caller breaks off
+/// ([`TrainingError::Stopped`]).
 pub fn train(
     config: &TrainingConfig,
     training: Samples<'_>,
     validation: Samples<'_>,
-    thread_n: NonZeroUsize,
-    report: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
+    conduct: Conduct<'_>,
 ) -> Result<Trained, TrainingError> {
     config.check()?;
-    run(config, Run::new(config, training, thread_n)?, validation, report)
+    Run::new(config, training, conduct.thread_n)?.train(validation, conduct)
 }
 
 /// [`train`] on drawn beats.
@@ -267,58 +309,57 @@ pub fn train_on_draws(
     training: Samples<'_>,
     draws: Draws<'_>,
     validation: Samples<'_>,
-    thread_n: NonZeroUsize,
-    report: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
+    conduct: Conduct<'_>,
 ) -> Result<Trained, TrainingError> {
     config.check()?;
-    let mut new = Run::new(config, training, thread_n)?;
-    new.draws = Some(Drawing::new(draws, training.labels.len())?);
-    run(config, new, validation, report)
+    let mut run = Run::new(config, training, conduct.thread_n)?;
+    run.draws = Some(Drawing::new(draws, training.labels.len())?);
+    run.train(validation, conduct)
 }
 
-fn run(
-    config: &TrainingConfig,
-    mut run: Run<'_>,
-    validation: Samples<'_>,
-    report: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
-) -> Result<Trained, TrainingError> {
-    validation.check(run.signature()).map_err(|source| TrainingError::Samples { set: "validation", source })?;
-    let mut history: Vec<EpochScores> = Vec::new();
-    let mut best: Option<(usize, BTreeMap<String, Tensor>)> = None;
-    let mut ending = Ending::Completed;
-    for epoch in 1..=config.epoch_n {
-        let start = Instant::now();
-        let training_scores = run.epoch(epoch)?;
-        let beats_per_s = run.beats_per_epoch() as f64 / start.elapsed().as_secs_f64().max(1e-9);
-        let validation_scores = (!validation.labels.is_empty()).then(|| run.score(validation)).transpose()?;
-        let learning_rate = run.learning_rate();
-        let scores = EpochScores { epoch, learning_rate, training: training_scores, validation: validation_scores };
-        let is_better = match (&best, &scores.validation) {
+/// Whom a training tells that it is alive.
+type Hear<'a> = &'a mut dyn FnMut(Moment<'_>) -> ControlFlow<()>;
+
+/// What the finished epochs have given.
+#[derive(Default)]
+struct Past {
+    history: Vec<EpochScores>,
+    /// The best epoch, from 1, and its tensors.
+    best: Option<(usize, BTreeMap<String, Tensor>)>,
+}
+
+impl Past {
+    fn best_epoch(&self) -> usize {
+        self.best.as_ref().map_or(0, |(epoch, _)| *epoch)
+    }
+
+    /// Adds an epoch and tells whether it is the best yet.
+    fn add(&mut self, scores: &EpochScores, selection: Selection, tensors: &BTreeMap<String, Tensor>) -> bool {
+        let is_better = match (&self.best, &scores.validation) {
             (Some((best_epoch, _)), Some(now)) => {
-                let before = history[best_epoch - 1].validation.as_ref().unwrap_or(now);
-                match config.selection {
+                let before = self.history[best_epoch - 1].validation.as_ref().unwrap_or(now);
+                match selection {
                     Selection::MacroF1 => now.macro_f1 > before.macro_f1,
                     Selection::Loss => now.loss < before.loss,
                 }
             }
             _ => true,
         };
+        self.history.push(scores.clone());
         if is_better {
-            best = Some((epoch, run.model.tensors.clone()));
+            self.best = Some((self.history.len(), tensors.clone()));
         }
-        history.push(scores.clone());
-        let best_epoch = best.as_ref().map_or(epoch, |(best_epoch, _)| *best_epoch);
-        if report(&EpochReport { scores, epoch_n: config.epoch_n, best: is_better, beats_per_s }).is_break() {
-            ending = Ending::Cancelled;
-            break;
-        }
-        if config.patience_epoch_n > 0 && epoch - best_epoch >= config.patience_epoch_n {
-            ending = Ending::Early;
-            break;
-        }
+        is_better
     }
-    let (best_epoch, tensors) = best.expect("there is at least one epoch, and the first is the best yet");
-    Ok(Trained { model: Model { tensors, ..run.model }, best_epoch, history, ending })
+
+    /// Why no epoch follows, if none does.
+    fn ending(&self, config: &TrainingConfig) -> Option<Ending> {
+        let epoch = self.history.len();
+        if config.patience_epoch_n > 0 && epoch - self.best_epoch() >= config.patience_epoch_n {
+            return Some(Ending::Early);
+        }
+        (epoch >= config.epoch_n).then_some(Ending::Completed)
+    }
 }
 
 /// The probabilities `[beat, class]` that a model gives, computed by burn (or, for a logistic model, directly).
@@ -329,28 +370,31 @@ pub fn predict(model: &Model, beats: Beats<'_>, thread_n: NonZeroUsize) -> Resul
     model.check()?;
     let beat_n = beats.check(model.signature()).map_err(|source| TrainingError::Samples { set: "given", source })?;
     let workers = Workers::new(thread_n).map_err(|source| TrainingError::Threads { source })?;
-    let mut values = log_probabilities(&workers, model, beats, beat_n)?;
+    let mut values = log_probabilities(&workers, model, beats, 0..beat_n)?;
     values.iter_mut().for_each(|value| *value = value.exp());
     Ok(values)
 }
+
+/// Beats whose log-probabilities are one piece of work.
+const SCORED_PIECE_N: usize = 128;
 
 /// Log-probabilities of checked beats, in pieces over all workers.
 fn log_probabilities(
     workers: &Workers,
     model: &Model,
     beats: Beats<'_>,
-    beat_n: usize,
+    rows: Range<usize>,
 ) -> Result<Vec<f32>, TrainingError> {
-    const PIECE_N: usize = 128;
     let piece = |idx: usize| {
-        let range = idx * PIECE_N..beat_n.min((idx + 1) * PIECE_N);
+        let start = rows.start + idx * SCORED_PIECE_N;
+        let range = start..rows.end.min(start + SCORED_PIECE_N);
         match &model.architecture {
             Architecture::Network(config) => network::log_probabilities(model, config, beats, range),
             Architecture::Logistic(config) => Ok(crate::baseline::log_probabilities(model, config, beats, range)),
         }
     };
-    let mut all = Vec::with_capacity(beat_n * model.signature().class_n());
-    for part in workers.map(beat_n.div_ceil(PIECE_N), piece) {
+    let mut all = Vec::with_capacity(rows.len() * model.signature().class_n());
+    for part in workers.map(rows.len().div_ceil(SCORED_PIECE_N), piece) {
         all.extend(part?);
     }
     Ok(all)
@@ -433,6 +477,107 @@ impl<'a> Run<'a> {
         Ok(Self { config, training, workers, positions, class_weights, model, moments, step: 0, draws: None })
     }
 
+    /// Epoch after epoch until the end.
+    fn train(mut self, validation: Samples<'_>, conduct: Conduct<'_>) -> Result<Trained, TrainingError> {
+        let (config, hear) = (self.config, conduct.hear);
+        validation.check(self.signature()).map_err(|source| TrainingError::Samples { set: "validation", source })?;
+        let identity = self.identity(validation);
+        let mut past = match conduct.from {
+            None => Past::default(),
+            Some(checkpoint) => self.go_on(checkpoint, &identity)?,
+        };
+        if hear(Moment::Begins { history: &past.history }).is_break() && past.ending(config).is_none() {
+            return Err(TrainingError::Stopped { epoch: past.history.len() + 1 });
+        }
+        let ending = loop {
+            if let Some(ending) = past.ending(config) {
+                break ending;
+            }
+            let epoch = past.history.len() + 1;
+            let start = Instant::now();
+            let training = self.epoch(epoch, hear)?;
+            let beats_per_s = self.beats_per_epoch() as f64 / start.elapsed().as_secs_f64().max(1e-9);
+            let validation =
+                (!validation.labels.is_empty()).then(|| self.score(epoch, validation, hear)).transpose()?;
+            let scores = EpochScores { epoch, learning_rate: self.learning_rate(), training, validation };
+            let best = past.add(&scores, config.selection, &self.model.tensors);
+            let report = EpochReport { scores, epoch_n: config.epoch_n, best, beats_per_s };
+            let checkpoint = self.checkpoint(&identity, &past);
+            let broken_off = hear(Moment::Epoch { report: &report, checkpoint: &checkpoint }).is_break();
+            if broken_off && past.ending(config).is_none() {
+                return Err(TrainingError::Stopped { epoch: epoch + 1 });
+            }
+        };
+        let (best_epoch, tensors) = past.best.expect("there is at least one epoch, and the first is the best yet");
+        Ok(Trained { model: Model { tensors, ..self.model }, best_epoch, history: past.history, ending })
+    }
+
+    /// What decides the result, as far as it can be told in a few words; the scaling tensors say more of the samples.
+    fn identity(&self, validation: Samples<'_>) -> String {
+        let (training_n, validation_n) = (self.training.labels.len(), validation.labels.len());
+        let draw_n = self.draws.as_ref().map(|draws| draws.draw_n);
+        format!(
+            "{:?}, {training_n} beats weighing {:?}, {draw_n:?} drawn, {validation_n} to validate",
+            self.config, self.class_weights
+        )
+    }
+
+    fn checkpoint(&self, identity: &str, past: &Past) -> Checkpoint {
+        Checkpoint {
+            identity: identity.to_owned(),
+            step: self.step,
+            tensors: self.model.tensors.clone(),
+            moments: self.moments.clone(),
+            best: past.best.clone().expect("there was an epoch, and the first is the best yet"),
+            history: past.history.clone(),
+        }
+    }
+
+    /// Takes up the state of a checkpoint, if it is of this training.
+    fn go_on(&mut self, checkpoint: Checkpoint, identity: &str) -> Result<Past, CheckpointError> {
+        let other = |what| Err(CheckpointError::Other { what });
+        if checkpoint.identity != identity {
+            return other("configuration or samples");
+        }
+        let fits = |tensors: &BTreeMap<String, Tensor>| {
+            let same = |((name, tensor), (own_name, own)): ((&String, &Tensor), (&String, &Tensor))| {
+                // What is not trained was computed from the samples.
+                let same_values = network::is_trained(name) || bits(&tensor.values).eq(bits(&own.values));
+                name == own_name && tensor.shape == own.shape && tensor.values.len() == own.values.len() && same_values
+            };
+            tensors.len() == self.model.tensors.len() && tensors.iter().zip(&self.model.tensors).all(same)
+        };
+        let (best_epoch, best) = &checkpoint.best;
+        if !fits(&checkpoint.tensors) || !fits(best) {
+            return other("tensors");
+        }
+        let have_lengths = self.moments.iter().zip(&checkpoint.moments).all(|((own_name, own), (name, moments))| {
+            name == own_name && [&moments.0, &moments.1].iter().all(|values| values.len() == own.0.len())
+        });
+        if checkpoint.moments.len() != self.moments.len() || !have_lengths {
+            return other("moments");
+        }
+        let epoch = checkpoint.history.len();
+        let are_in_order = checkpoint.history.iter().zip(1..).all(|(scores, epoch)| scores.epoch == epoch);
+        let is_possible = (1..=self.config.epoch_n).contains(&epoch) && (1..=epoch).contains(best_epoch);
+        if !are_in_order || !is_possible || checkpoint.step != epoch * self.steps_per_epoch() {
+            return other("epochs");
+        }
+        self.step = checkpoint.step;
+        self.model.tensors = checkpoint.tensors;
+        self.moments = checkpoint.moments;
+        Ok(Past { history: checkpoint.history, best: Some(checkpoint.best) })
+    }
+
+    /// Says that the training is alive, and ends it where the caller breaks off.
+    fn tell(&self, epoch: usize, hear: Hear<'_>) -> Result<(), TrainingError> {
+        let step_n = self.config.epoch_n * self.steps_per_epoch();
+        match hear(Moment::Working { epoch, step: self.step, step_n }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(TrainingError::Stopped { epoch }),
+        }
+    }
+
     fn signature(&self) -> &'a Signature {
         &self.config.network.signature
     }
@@ -472,7 +617,7 @@ impl<'a> Run<'a> {
     }
 
     /// One pass over the training set, or as many draws from it.
-    fn epoch(&mut self, epoch: usize) -> Result<Scores, TrainingError> {
+    fn epoch(&mut self, epoch: usize, hear: Hear<'_>) -> Result<Scores, TrainingError> {
         let class_n = self.signature().class_n();
         let mut tally = Tally::new(class_n);
         for (batch_idx, batch) in self.taken(epoch).chunks(self.config.batch_n).enumerate() {
@@ -494,6 +639,7 @@ impl<'a> Run<'a> {
             if !self.update(results) {
                 return Err(TrainingError::Diverged { epoch, batch_idx });
             }
+            self.tell(epoch, hear)?;
         }
         Ok(tally.scores(self.config.score_beat_n_min))
     }
@@ -593,15 +739,26 @@ impl<'a> Run<'a> {
     }
 
     /// Scores of the current weights, without noise and dropout.
-    fn score(&self, samples: Samples<'_>) -> Result<Scores, TrainingError> {
+    fn score(&self, epoch: usize, samples: Samples<'_>, hear: Hear<'_>) -> Result<Scores, TrainingError> {
+        // A fraction of a second; a whole number of pieces, so that each is what it is without the cut.
+        const CHUNK_N: usize = 32 * SCORED_PIECE_N;
         let class_n = self.signature().class_n();
-        let rows = log_probabilities(&self.workers, &self.model, samples.beats, samples.labels.len())?;
         let mut tally = Tally::new(class_n);
-        for (row, label) in rows.chunks_exact(class_n).zip(samples.labels) {
-            tally.add(row, usize::from(*label), self.class_weights[usize::from(*label)]);
+        for (labels, start) in samples.labels.chunks(CHUNK_N).zip((0..).step_by(CHUNK_N)) {
+            let rows = start..start + labels.len();
+            let values = log_probabilities(&self.workers, &self.model, samples.beats, rows)?;
+            for (row, label) in values.chunks_exact(class_n).zip(labels) {
+                tally.add(row, usize::from(*label), self.class_weights[usize::from(*label)]);
+            }
+            self.tell(epoch, hear)?;
         }
         Ok(tally.scores(self.config.score_beat_n_min))
     }
+}
+
+/// Numbers as they are in memory: NaN equals itself, and 0 is not -0.
+fn bits(values: &[f32]) -> impl Iterator<Item = u32> {
+    values.iter().map(|value| value.to_bits())
 }
 
 /// Turns a window upside down or not, moves and stretches it (its ends are repeated), adds a slow wave and noise, and
@@ -730,6 +887,15 @@ pub enum TrainingError {
         /// The batch, from 0.
         batch_idx: usize,
     },
+    /// The checkpoint is not of this training.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The caller broke off.
+    #[error("the training was stopped in epoch {epoch}")]
+    Stopped {
+        /// The epoch that is not finished, from 1.
+        epoch: usize,
+    },
     /// The baseline's solver failed.
     #[error("the solver of the logistic regression failed: {text}")]
     Solver {
@@ -763,11 +929,11 @@ mod tests {
         let labels: Vec<u8> = (0..10).map(|idx| idx % 5).collect();
         let samples = Samples { beats: Beats { windows: &windows, features: None }, labels: &labels };
         let mut run = Run::new(&config, samples, NonZeroUsize::MIN).unwrap();
-        run.epoch(1).unwrap();
+        run.epoch(1, &mut |_| ControlFlow::Continue(())).unwrap();
         for tensor in run.model.tensors.values_mut() {
             tensor.values.iter_mut().for_each(|value| *value *= 1e12);
         }
-        let message = run.epoch(2).unwrap_err().to_string();
+        let message = run.epoch(2, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
         assert!(message.contains("stopped being a number in epoch 2, batch 0"), "{message}");
     }
 

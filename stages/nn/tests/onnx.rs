@@ -6,8 +6,8 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 use ecgpipe_nn::{
-    BaselineConfig, Beats, Engine, Model, Search, Session, TrainingConfig, export, predict, read_metadata,
-    read_signature, train, train_baseline,
+    BaselineConfig, Beats, Conduct, Engine, Model, Moment, Search, Session, TrainingConfig, export, predict,
+    read_metadata, read_signature, train, train_baseline,
 };
 
 mod synthetic;
@@ -19,7 +19,8 @@ const ONE: NonZeroUsize = NonZeroUsize::MIN;
 fn models() -> [Model; 2] {
     let set = Set::new(200, 21);
     let config = TrainingConfig { epoch_n: 2, ..config() };
-    let network = train(&config, set.samples(), set.samples(), ONE, &mut |_| ControlFlow::Continue(())).unwrap();
+    let mut hear = |_: Moment<'_>| ControlFlow::Continue(());
+    let network = train(&config, set.samples(), set.samples(), Conduct::new(ONE, &mut hear)).unwrap();
     [network.model, train_baseline(&BaselineConfig::new(signature()), set.samples()).unwrap()]
 }
 

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 use ecgpipe_nn::{
-    BaselineConfig, Beats, Draws, Ending, Model, Samples, Selection, Trained, TrainingConfig, TrainingError, predict,
-    train, train_baseline, train_on_draws,
+    BaselineConfig, Beats, Conduct, Draws, Ending, Model, Moment, Samples, Selection, Trained, TrainingConfig,
+    TrainingError, predict, train, train_baseline, train_on_draws,
 };
 
 mod synthetic;
@@ -19,7 +19,8 @@ fn threads(n: usize) -> NonZeroUsize {
 }
 
 fn run(config: &TrainingConfig, training: &Set, validation: &Set, thread_n: usize) -> Result<Trained, TrainingError> {
-    train(config, training.samples(), validation.samples(), threads(thread_n), &mut |_| ControlFlow::Continue(()))
+    let mut hear = |_: Moment<'_>| ControlFlow::Continue(());
+    train(config, training.samples(), validation.samples(), Conduct::new(threads(thread_n), &mut hear))
 }
 
 fn accuracy(model: &Model, beats: Beats<'_>, labels: &[u8]) -> f64 {
@@ -86,17 +87,41 @@ fn the_best_epoch_is_restored_and_training_stops_early() {
 }
 
 #[test]
-fn a_caller_can_break_off_and_keeps_the_best_model() {
+fn a_caller_can_break_off_at_every_batch_and_epoch_but_not_after_the_last() {
     let (training, validation) = (Set::new(200, 8), Set::new(50, 9));
-    let mut heard = Vec::new();
-    let mut report = |report: &ecgpipe_nn::EpochReport| {
-        heard.push((report.scores.epoch, report.best));
-        if heard.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    let config = TrainingConfig { epoch_n: 2, ..config() };
+    // Breaks off when it hears for the n-th time; the answer is what it heard: `b` for the beginning, `w` for work in an
+    // epoch, `E` for its end.
+    let stopped_at = |n: usize| {
+        let mut heard = String::new();
+        let mut hear = |moment: Moment<'_>| {
+            heard.push(match moment {
+                Moment::Begins { history } => {
+                    if history.is_empty() {
+                        'b'
+                    } else {
+                        '?'
+                    }
+                }
+                Moment::Working { .. } => 'w',
+                Moment::Epoch { .. } => 'E',
+            });
+            if heard.len() == n { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let trained = train(&config, training.samples(), validation.samples(), Conduct::new(ONE, &mut hear));
+        (heard, trained)
     };
-    let trained = train(&config(), training.samples(), validation.samples(), ONE, &mut report).unwrap();
-    assert_eq!((trained.ending, trained.history.len()), (Ending::Cancelled, 2));
-    assert_eq!(heard[0], (1, true));
-    trained.model.check().unwrap();
+    // Four batches and one validation an epoch.
+    let all = "bwwwwwEwwwwwE";
+    for n in 1..all.len() {
+        let (heard, trained) = stopped_at(n);
+        let epoch = if n < 7 { 1 } else { 2 };
+        let error = trained.unwrap_err();
+        assert!(matches!(error, TrainingError::Stopped { epoch: found } if found == epoch), "{n}: {error}");
+        assert_eq!(heard, all[..n]);
+    }
+    let (heard, trained) = stopped_at(all.len());
+    assert_eq!((heard.as_str(), trained.unwrap().ending), (all, Ending::Completed));
 }
 
 #[test]
@@ -107,8 +132,8 @@ fn drawn_beats_are_those_with_a_weight_and_threads_do_not_matter() {
     let draws = Draws { weights: &weights, draw_n: 1000 };
     let train_on = |threads: usize, draws: Draws<'_>| {
         let threads = NonZeroUsize::new(threads).unwrap();
-        let mut report = |_: &ecgpipe_nn::EpochReport| ControlFlow::Continue(());
-        train_on_draws(&config(), training.samples(), draws, validation.samples(), threads, &mut report)
+        let mut hear = |_: Moment<'_>| ControlFlow::Continue(());
+        train_on_draws(&config(), training.samples(), draws, validation.samples(), Conduct::new(threads, &mut hear))
     };
     let trained = train_on(1, draws).unwrap();
     assert_eq!(trained.model, train_on(2, draws).unwrap().model);
@@ -129,7 +154,8 @@ fn drawn_beats_are_those_with_a_weight_and_threads_do_not_matter() {
 fn what_cannot_be_trained_is_a_typed_error() {
     let set = Set::new(100, 10);
     let check = |config: TrainingConfig, samples: Samples<'_>, expected: &str| {
-        let result = train(&config, samples, set.samples(), ONE, &mut |_| ControlFlow::Continue(()));
+        let mut hear = |_: Moment<'_>| ControlFlow::Continue(());
+        let result = train(&config, samples, set.samples(), Conduct::new(ONE, &mut hear));
         let message = result.unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
     };
@@ -137,7 +163,8 @@ fn what_cannot_be_trained_is_a_typed_error() {
     check(config(), Samples { labels: &no_q, ..set.samples() }, "no beat of class Q");
     let allowed = TrainingConfig { require_every_class: false, epoch_n: 1, ..config() };
     let samples = Samples { labels: &no_q, ..set.samples() };
-    train(&allowed, samples, set.samples(), ONE, &mut |_| ControlFlow::Continue(())).unwrap();
+    let mut hear = |_: Moment<'_>| ControlFlow::Continue(());
+    train(&allowed, samples, set.samples(), Conduct::new(ONE, &mut hear)).unwrap();
 
     check(TrainingConfig { dropout: 1.0, ..config() }, set.samples(), "`dropout` is 1; possible is 0 up to");
     check(TrainingConfig { learning_rate: f64::NAN, ..config() }, set.samples(), "`learning_rate` is NaN");

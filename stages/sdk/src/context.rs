@@ -1,5 +1,6 @@
 //! Owns what a stage may know of its surroundings while it runs: the record, the seed, its raw files, how many threads
-//! it may use, and where to report progress. None of it but record, seed and files may change the result.
+//! it may use, where to report progress, and where to keep unfinished work. None of it but record, seed and files may
+//! change the result.
 
 use std::{
     borrow::Cow,
@@ -69,6 +70,18 @@ pub enum StageEvent {
     Warning(String),
 }
 
+/// Where the unfinished work of a job is kept, so that the next run of the same job goes on from there.
+///
+/// Invariant: what is loaded was saved by the same job. Its key holds all that decides its result, the code of the stage
+/// included, so neither another input nor another version ever reads it (`a_checkpoint_is_of_one_key_alone`).
+pub trait Checkpoints: Sync {
+    /// What was saved last, whole and unchanged; `None` if there is nothing, or nothing that can be trusted.
+    fn load(&self) -> Option<Vec<u8>>;
+
+    /// Replaces what was saved, and tells whether it is kept now.
+    fn save(&self, bytes: &[u8]) -> bool;
+}
+
 /// The surroundings of one run of one stage.
 pub struct Context<'a> {
     record: Option<&'a RecordId>,
@@ -79,6 +92,7 @@ pub struct Context<'a> {
     spool_folder: Option<&'a Path>,
     offline: bool,
     log: Option<&'a Path>,
+    checkpoints: Option<&'a dyn Checkpoints>,
     cancel: &'a AtomicBool,
     events: &'a (dyn Fn(StageEvent) + Sync),
 }
@@ -107,6 +121,7 @@ impl<'a> Context<'a> {
             spool_folder: None,
             offline: true,
             log: None,
+            checkpoints: None,
             cancel,
             events,
         }
@@ -153,6 +168,12 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn with_log(self, log: Option<&'a Path>) -> Self {
         Self { log, ..self }
+    }
+
+    /// Sets where unfinished work is kept; without it, it is not.
+    #[must_use]
+    pub fn with_checkpoints(self, checkpoints: Option<&'a dyn Checkpoints>) -> Self {
+        Self { checkpoints, ..self }
     }
 
     /// The record at hand, for a stage that runs once per record.
@@ -206,6 +227,21 @@ impl<'a> Context<'a> {
             StageError::new(format!("failed to make a file in {}: {error}", folder.display()))
                 .help("free some space there, or give yourself the right to write")
         })
+    }
+
+    /// What [`Context::save_checkpoint`] saved last in this job, be it in a run that was killed. It may change how long the
+    /// stage works, never its result.
+    #[must_use]
+    pub fn load_checkpoint(&self) -> Option<Vec<u8>> {
+        self.checkpoints?.load()
+    }
+
+    /// Keeps unfinished work for [`Context::load_checkpoint`] of the next run of this job until its result is stored, and
+    /// tells whether it is kept: a full disk, or a host that keeps nothing, costs a stage no more than its checkpoints. It
+    /// waits for the disk, so a stage calls it as seldom as it can afford to lose work.
+    #[must_use]
+    pub fn save_checkpoint(&self, bytes: &[u8]) -> bool {
+        self.checkpoints.is_some_and(|checkpoints| checkpoints.save(bytes))
     }
 
     /// Whether the network must not be used.

@@ -30,7 +30,7 @@ pub mod stage;
 pub mod table;
 
 pub use content::{Content, SpoolFile};
-pub use context::{Cancelled, Context, SourceContext, SourceFile, SourceRecord, StageEvent};
+pub use context::{Cancelled, Checkpoints, Context, SourceContext, SourceFile, SourceRecord, StageEvent};
 pub use error::StageError;
 pub use facts::{FactProblem, Place, StageFacts};
 pub use kind::{Artifact, Kind, KindError, KindSpec, MetricPoint, NamedFile};
