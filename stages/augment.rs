@@ -97,7 +97,7 @@ impl Default for Params {
             wander_max: 0.06,
             shift_max_n: 2,
             single_lead_share: 0.2,
-            fusion_share: 0.04,
+            fusion_share: 0.08,
             leads: lead::default_preference(),
         }
     }

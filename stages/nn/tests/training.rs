@@ -67,6 +67,25 @@ fn the_network_learns_from_windows_and_features() {
     assert!(last.training.loss < 0.5 * trained.history[0].training.loss, "{:?}", trained.history);
 }
 
+/// Each class then hangs on more than one feature, here on the window too: a model that was trained with masks loses less
+/// where the feature that tells two classes apart is gone.
+#[test]
+fn masked_features_are_trusted_less() {
+    let (training, validation, test) = (Set::new(1500, 3), Set::new(300, 4), Set::new(500, 5));
+    let probability = |feature_mask_share: f32, feature_noise: f32| {
+        let config = TrainingConfig { feature_mask_share, feature_noise, ..config() };
+        let model = run(&config, &training, &validation, 2).unwrap().model;
+        assert!(accuracy(&model, test.beats(), &test.labels) > 0.9);
+        // How sure the model is of class 0 or 1, which the features alone tell apart.
+        let rows = predict(&model, test.beats(), ONE).unwrap();
+        let of = rows.chunks_exact(5).zip(&test.labels).filter(|(_, label)| **label < 2);
+        let sure: Vec<f32> = of.map(|(row, label)| row[usize::from(*label)]).collect();
+        sure.iter().sum::<f32>() / sure.len() as f32
+    };
+    let (plain, masked, noisy) = (probability(0.0, 0.0), probability(0.5, 0.0), probability(0.0, 1.0));
+    assert!(masked < plain - 0.02 && noisy < plain - 0.005, "{plain} {masked} {noisy}");
+}
+
 #[test]
 fn the_best_epoch_is_restored_and_training_stops_early() {
     let (training, validation) = (Set::new(200, 6), Set::new(100, 7));
