@@ -115,7 +115,7 @@ fn the_arithmetic_of_a_stage_counts() {
         |copy| copy.replace("stages/normalise.rs", "(sample - minimum) / range", "(sample - minimum) * range"),
         "normalise",
     );
-    check(|copy| copy.replace("stages/split/hold_out.rs", "1", "2"), "split");
+    check(|copy| copy.replace("stages/hold_out.rs", "1", "2"), "split");
     check(
         |copy| copy.append("stages/rhythm.rs", "\n/// Behind the tests.\npub fn more() -> u8 {\n    1\n}\n"),
         "rhythm",

@@ -39,7 +39,7 @@ stages:
   normalise: {uses: normalise, in: {windows: windows.windows}}
   rhythm: {uses: rhythm, in: {beats: peaks.beats}}
   split: {uses: split, in: {beats: peaks.beats}, with: {strategy: by_patient, test_fraction: 0.4}}
-  train: {uses: train_cnn, in: {windows: normalise.windows, features: rhythm.features, split: split.split}, with: {epochs: 1, require_every_class: false}}
+  train: {uses: train_cnn, in: {windows: normalise.windows, features: rhythm.features, split: split.split}, with: {epochs: 1, batch_n: 16, learning_rate: 0.003, require_every_class: false}}
   export:
     uses: export_onnx
     in: {model: train.model, windows: normalise.windows, features: rhythm.features, split: split.split}
