@@ -27,8 +27,10 @@ pub(super) const T: std::ops::Range<usize> = 92..128;
 pub(crate) const MAX_LEAD_N: usize = 2;
 /// A spike rises and falls within this time.
 const SPIKE_REACH_S: f64 = 0.006;
-/// A spike is looked for from here to the R-peak.
+/// A spike is looked for from so long before the R-peak to so long after it: a detector may take the spike itself for the
+/// peak, or the beginning of the QRS complex.
 const SPIKE_BEFORE_S: f64 = 0.3;
+const SPIKE_AFTER_S: f64 = 0.04;
 /// Lower than any voltage of a heart on the skin.
 const LEAST_MV: f32 = 1e-4;
 
@@ -103,14 +105,14 @@ pub(crate) fn scale(shapes: &mut [f32]) -> f32 {
     factor
 }
 
-/// For each beat the height in mV of the sharpest spike in the 0.3 s before its R-peak. The stimulus of a pacemaker lasts 0.5 to
+/// For each beat the height in mV of the sharpest spike before its R-peak or just after it. The stimulus of a pacemaker lasts 0.5 to
 /// 2 ms and shows as such a spike in recorders without a pacing channel; the QRS complex of a heart does not turn that fast.
 fn spikes_mv(reader: &mut LeadReader<'_>, beats: &Beats, sample_n: usize) -> Result<Vec<f32>, StageError> {
     let hz = beats.sampling_frequency_hz;
     let reach_n = ((SPIKE_REACH_S * hz).round() as usize).max(1);
-    let before_n = (SPIKE_BEFORE_S * hz) as i64;
+    let (before_n, after_n) = ((SPIKE_BEFORE_S * hz) as i64, (SPIKE_AFTER_S * hz) as i64);
     let mut spike = |beat: &Beat| {
-        let end = (beat.sample_idx + 1).clamp(0, sample_n as i64) as usize;
+        let end = (beat.sample_idx + after_n + 1).clamp(0, sample_n as i64) as usize;
         let start = (beat.sample_idx - before_n).clamp(0, end as i64) as usize;
         Ok(sharpest(&reader.read(start..end)?, reach_n))
     };
