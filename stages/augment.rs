@@ -361,7 +361,8 @@ impl<'a> Original<'a> {
     fn runs(&self, rng: &mut Xoshiro256PlusPlus) -> Vec<Cycle> {
         let (premature, others): (Vec<usize>, Vec<usize>) =
             (0..self.samples.len()).partition(|&idx| self.is_supraventricular(idx));
-        let after: Vec<usize> = premature.iter().map(|idx| idx + 1).filter(|idx| others.contains(idx)).collect();
+        let is_other = |idx: &usize| others.binary_search(idx).is_ok();
+        let after: Vec<usize> = premature.iter().map(|idx| idx + 1).filter(is_other).collect();
         if after.is_empty() || self.irregularity() > IRREGULAR_LOG {
             return Vec::new();
         }
