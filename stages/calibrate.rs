@@ -131,8 +131,10 @@ impl Stage for Calibrate {
         let mut metrics = Metrics::default();
         let mut push = |name: &str, value: f64| metrics.push(format!("calibration/{name}"), 0, value);
         push("temperature", scaling.temperature);
-        for (class, bias) in given.classes.iter().zip(&scaling.bias) {
-            push(&format!("bias_{}", class.to_lowercase()), *bias);
+        if params.method == Method::TemperatureAndBias {
+            for (class, bias) in given.classes.iter().zip(&scaling.bias) {
+                push(&format!("bias_{}", class.to_lowercase()), *bias);
+            }
         }
         push("log_loss_before", given.loss());
         push("log_loss", scaled.loss());
