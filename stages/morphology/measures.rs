@@ -73,7 +73,7 @@ const LEAD_NAMES: [&str; 20] = [
 /// | `mix_other` | share of the unlike beat in that sum: a fusion beat has some of both |
 /// | `mix_least` | the lesser of the two |
 /// | `mix_rest` | part of the beat that the sum does not explain |
-/// | `spike_log` | ln(0.01 + height of the sharpest spike before the beat): a pacemaker's stimulus |
+/// | `spike_log` | ln(0.01 + height of the sharpest spike up to 0.3 s before the R-peak or 0.04 s after it): a pacemaker's stimulus |
 /// | `record_spike_log` | the same of half of the record's beats or more |
 /// | `record_qrs_width_ms` | `qrs_width_ms` of the dominant beat on its narrowest lead: bundle branch block, pacing |
 const RECORD_NAMES: [&str; 12] = [
