@@ -6,6 +6,9 @@
 //! program are from them: for each feature the correlation over all beats and the largest difference.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a bench does")]
 
+#[path = "../mitdb.rs"]
+mod mitdb;
+
 use std::{
     hint::black_box,
     path::{Path, PathBuf},
@@ -23,20 +26,11 @@ use nix::sys::{
     time::TimeValLike,
 };
 
-const RECORDS: [&str; 48] = [
-    "100", "101", "102", "103", "104", "105", "106", "107", "108", "109", "111", "112", "113", "114", "115", "116",
-    "117", "118", "119", "121", "122", "123", "124", "200", "201", "202", "203", "205", "207", "208", "209", "210",
-    "212", "213", "214", "215", "217", "219", "220", "221", "222", "223", "228", "230", "231", "232", "233", "234",
-];
 const ROUND_N: usize = 9;
 
 fn main() -> ExitCode {
-    let Some(data) = std::env::var_os("ECGPIPE_DATA").filter(|data| !data.is_empty()) else {
-        eprintln!("set ECGPIPE_DATA to a folder with `mitdb` in it");
-        return ExitCode::FAILURE;
-    };
-    let folder = Path::new(&data).join("mitdb");
-    let recordings: Vec<Recording> = RECORDS.iter().map(|record| Recording::read(&folder, record)).collect();
+    let Some(folder) = mitdb::folder() else { return ExitCode::FAILURE };
+    let recordings: Vec<Recording> = mitdb::RECORDS.iter().map(|record| Recording::read(&folder, record)).collect();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => speed(&recordings),

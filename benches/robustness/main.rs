@@ -7,6 +7,8 @@
 //! to each lead its own.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a bench does")]
 
+#[path = "../mitdb.rs"]
+mod mitdb;
 mod noise;
 
 use std::{path::Path, process::ExitCode};
@@ -22,22 +24,14 @@ use nix::sys::{
     time::TimeValLike,
 };
 
-const RECORDS: [&str; 48] = [
-    "100", "101", "102", "103", "104", "105", "106", "107", "108", "109", "111", "112", "113", "114", "115", "116",
-    "117", "118", "119", "121", "122", "123", "124", "200", "201", "202", "203", "205", "207", "208", "209", "210",
-    "212", "213", "214", "215", "217", "219", "220", "221", "222", "223", "228", "230", "231", "232", "233", "234",
-];
 const HZ: f64 = 360.0;
 const WINDOW_N: i64 = 54;
 const FIVE_MINUTES_N: i64 = 300 * 360;
 
 fn main() -> ExitCode {
-    let Some(data) = std::env::var_os("ECGPIPE_DATA").filter(|data| !data.is_empty()) else {
-        eprintln!("set ECGPIPE_DATA to a folder with `mitdb` in it");
-        return ExitCode::FAILURE;
-    };
-    let folder = Path::new(&data).join("mitdb");
-    let recordings: Vec<Recording> = RECORDS.iter().map(|record| Recording::read(&folder.join(record))).collect();
+    let Some(folder) = mitdb::folder() else { return ExitCode::FAILURE };
+    let recordings: Vec<Recording> =
+        mitdb::RECORDS.iter().map(|record| Recording::read(&folder.join(record))).collect();
     if std::env::args().any(|argument| argument == "speed") {
         speed(&recordings);
         return ExitCode::SUCCESS;
