@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ecgpipe_nn::{Beats, Samples, Signature};
-use ecgpipe_sdk::{All, Features, NormalisedWindows, Part, RecordId, Split, StageError};
+use ecgpipe_sdk::{All, Features, NormalisedWindows, Part, Predictions, RecordId, Split, StageError};
 
 use crate::aami::AamiClass;
 
@@ -204,6 +204,21 @@ pub fn model_features(
         }
         Some(features) if !features.names.is_empty() => Ok(Some(align(windows, features))),
         _ => Ok(None),
+    }
+}
+
+/// What a model says of a record's windows, in their order.
+#[must_use]
+pub fn predictions(windows: &NormalisedWindows, classes: Vec<String>, probabilities: Vec<f32>) -> Predictions {
+    let own = &windows.windows;
+    Predictions {
+        record: own.record.clone(),
+        patient: own.patient.clone(),
+        classes,
+        beat_idx: own.beat_idx.clone(),
+        sample_idx: own.sample_idx.clone(),
+        symbol: own.symbol.clone(),
+        probabilities,
     }
 }
 

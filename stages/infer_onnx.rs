@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     agreement::{check_beats, check_model_inputs},
-    dataset::model_features,
+    dataset::{model_features, predictions},
     onnx_runtime::{EngineChoice, choose},
 };
 
@@ -92,13 +92,5 @@ pub fn predict(
     let probabilities = session
         .probabilities(Beats { windows: &own.samples, features: aligned.as_deref() })
         .map_err(|error| StageError::from_error(&error).record(&own.record))?;
-    Ok(Predictions {
-        record: own.record.clone(),
-        patient: own.patient.clone(),
-        classes: signature.class_names,
-        beat_idx: own.beat_idx.clone(),
-        sample_idx: own.sample_idx.clone(),
-        symbol: own.symbol.clone(),
-        probabilities,
-    })
+    Ok(predictions(windows, signature.class_names, probabilities))
 }

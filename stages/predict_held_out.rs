@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     aami::AamiClass,
     agreement::{check_beats, check_model_inputs},
-    dataset::model_features,
+    dataset::{model_features, predictions},
     model_artifact::from_artifact,
 };
 
@@ -64,27 +64,25 @@ impl Stage for PredictHeldOut {
 
     fn run(_: &Params, inputs: Inputs, _: &Context<'_>) -> Result<Outputs, StageError> {
         let own = &inputs.windows.windows;
-        let mut predictions = Predictions {
-            record: own.record.clone(),
-            patient: own.patient.clone(),
-            classes: AamiClass::ALL.map(|class| class.letter().to_owned()).to_vec(),
-            beat_idx: Vec::new(),
-            sample_idx: Vec::new(),
-            symbol: Vec::new(),
-            probabilities: Vec::new(),
+        let predictions = match inputs.models.of(&own.record) {
+            Some(model) => {
+                let model = from_artifact(model)?;
+                let aligned = model_features(model.signature(), &inputs.windows, inputs.features.as_deref())?;
+                let beats = Beats { windows: &own.samples, features: aligned.as_deref() };
+                let probabilities = predict(&model, beats, NonZeroUsize::MIN)
+                    .map_err(|error| StageError::from_error(&error).record(&own.record))?;
+                predictions(&inputs.windows, model.signature().class_names.clone(), probabilities)
+            }
+            None => Predictions {
+                record: own.record.clone(),
+                patient: own.patient.clone(),
+                classes: AamiClass::ALL.map(|class| class.letter().to_owned()).to_vec(),
+                beat_idx: Vec::new(),
+                sample_idx: Vec::new(),
+                symbol: Vec::new(),
+                probabilities: Vec::new(),
+            },
         };
-        if let Some(model) = inputs.models.of(&own.record) {
-            let model = from_artifact(model)?;
-            let aligned = model_features(model.signature(), &inputs.windows, inputs.features.as_deref())?;
-            let beats = Beats { windows: &own.samples, features: aligned.as_deref() };
-            let probabilities = predict(&model, beats, NonZeroUsize::MIN);
-            predictions.probabilities =
-                probabilities.map_err(|error| StageError::from_error(&error).record(&own.record))?;
-            predictions.classes.clone_from(&model.signature().class_names);
-            predictions.beat_idx.clone_from(&own.beat_idx);
-            predictions.sample_idx.clone_from(&own.sample_idx);
-            predictions.symbol.clone_from(&own.symbol);
-        }
         Ok(Outputs { predictions: Each::new(predictions) })
     }
 }
