@@ -58,7 +58,7 @@ pub enum Command {
 }
 
 /// Which pipeline.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct PipelineArgs {
     /// The pipeline file.
     pub pipeline: PathBuf,
@@ -82,6 +82,10 @@ pub struct WorkArgs {
     /// Jobs at once [default: all cores].
     #[arg(short, long, value_name = "N")]
     pub jobs: Option<usize>,
+    /// Train here: short for `--set node.device=DEVICE` for all nodes that train a network. A graphics card needs a build with
+    /// `--features cuda` or `--features wgpu`, and gives results that are not bit for bit repeatable.
+    #[arg(long, value_name = "DEVICE", value_parser = ["cpu", "cuda", "wgpu"])]
+    pub device: Option<String>,
     /// Never use the network.
     #[arg(long)]
     pub offline: bool,

@@ -23,7 +23,7 @@ use crate::{
     hold_out::{ClassCounts, deal},
     model_artifact::to_artifact,
     saved_trainings::SavedTrainings,
-    train_cnn::{self, Given, TrainCnn, Turn, add_history, fit},
+    train_cnn::{self, Given, TrainCnn, Turn, fit},
 };
 
 /// Trains a network for each fold of the training records.
@@ -141,10 +141,9 @@ impl Stage for CrossValidate {
                 split: &split,
             };
             let prefix = format!("cv/fold_{place}/");
-            let turn = Turn { idx, turn_n: fold_n, seed: derived_seed(cx.seed()?, place), prefix: &prefix };
-            let trained = fit(&params.train, &given, &turn, &mut saved, cx)?;
-            add_history(&mut metrics, &trained, &prefix);
-            models.push(Fold { held_out: held_out.into_iter().collect(), model: to_artifact(&trained.model)? });
+            let turn = Turn { idx, turn_n: fold_n, seed: derived_seed(cx.seed()?, place), prefix };
+            let model = fit(&params.train, &given, &turn, &mut saved, &mut metrics, cx)?;
+            models.push(Fold { held_out: held_out.into_iter().collect(), model: to_artifact(&model)? });
         }
         Ok(Outputs { models: One::new(FoldModels { folds: models }), metrics: One::new(metrics) })
     }

@@ -122,7 +122,8 @@ pub fn gather(
 }
 
 /// Adds what was made of the beats of a dataset: rows of features, several for each beat. Copies have the beat's own window
-/// and class; fusion beats are F, and have a flat window, since nobody knows theirs.
+/// and class; fusion beats are F, and have a flat window, since nobody knows theirs. Of the rows of each beat those count that
+/// are `member`, counted from 0, modulo `member_n`, so that the networks of an ensemble learn from different copies.
 ///
 /// # Errors
 /// If they have other features than the beats.
@@ -132,6 +133,7 @@ pub fn add_copies(
     fusions: Option<&All<Features>>,
     windows: &All<NormalisedWindows>,
     features: Option<&All<Features>>,
+    (member, member_n): (usize, usize),
 ) -> Result<(), StageError> {
     let names = feature_names(features)?;
     for (record, copies) in [copies, fusions].into_iter().flatten().flat_map(All::iter) {
@@ -152,7 +154,7 @@ pub fn add_copies(
             let first = made.beat_idx.partition_point(|&idx| idx < beat_idx);
             let made_n = made.beat_idx[first..].iter().take_while(|&&idx| idx == beat_idx).count();
             let Ok(window_idx) = own.windows.beat_idx.binary_search(&beat_idx) else { continue };
-            for row in first..first + made_n {
+            for row in (first..first + made_n).skip(member).step_by(member_n) {
                 match class {
                     None => dataset.windows.extend_from_slice(own.windows.window(window_idx)),
                     Some(_) => dataset.windows.extend(std::iter::repeat_n(0.0, own.windows.length_n)),
@@ -312,16 +314,17 @@ pub(crate) mod tests {
         let split = Split { strategy: "lists".to_owned(), leaks: Vec::new(), rows };
         let mut training = gather(Part::Training, &windows, Some(&own), &split).expect("gathered");
         // Beat 3 is for the test, beat 0 has no copy.
-        add_copies(&mut training, Some(&features(vec![2, 2, 3], "rr_s")), None, &windows, Some(&own)).expect("added");
+        add_copies(&mut training, Some(&features(vec![2, 2, 3], "rr_s")), None, &windows, Some(&own), (0, 1))
+            .expect("added");
         assert_eq!(training.labels, [0, 2, 2, 2]);
         assert_eq!(training.windows, [0.0, 1.0, 0.02, 1.0, 0.02, 1.0, 0.02, 1.0]);
         assert_eq!(training.features.as_deref(), Some(&[0.0, 2.1, 2.0, 2.1][..]));
         let mut fused = gather(Part::Training, &windows, Some(&own), &split).expect("gathered");
-        add_copies(&mut fused, None, Some(&features(vec![0, 3], "rr_s")), &windows, Some(&own)).expect("added");
+        add_copies(&mut fused, None, Some(&features(vec![0, 3], "rr_s")), &windows, Some(&own), (0, 1)).expect("added");
         assert_eq!((fused.labels.as_slice(), &fused.windows[4..]), (&[0, 2, 3][..], &[0.0, 0.0][..]));
         let weights = draw_weights(&training, &[3.0, 1.0, 1.5, 0.0, 0.0]);
         assert_eq!(weights, [3.0, 0.5, 0.5, 0.5]);
-        let error = add_copies(&mut training, None, Some(&features(vec![2], "qrs")), &windows, Some(&own))
+        let error = add_copies(&mut training, None, Some(&features(vec![2], "qrs")), &windows, Some(&own), (0, 1))
             .expect_err("other names");
         assert!(error.to_string().contains("its copies have the features [\"qrs\"]"), "{error}");
     }

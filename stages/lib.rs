@@ -6,6 +6,7 @@
 pub mod aami;
 pub mod agreement;
 pub mod calibration;
+mod causal;
 pub mod chart;
 pub mod database;
 pub mod dataset;
@@ -21,6 +22,7 @@ pub mod resample;
 pub mod saved_trainings;
 pub mod sums;
 
+pub mod align_beats;
 pub mod augment;
 pub mod calibrate;
 pub mod cross_validate;
@@ -53,6 +55,7 @@ include!(concat!(env!("OUT_DIR"), "/code_identity.rs"));
 
 /// Registers every stage.
 pub fn register(registry: &mut Registry) {
+    add::<align_beats::AlignBeats>(registry);
     add::<augment::Augment>(registry);
     add::<calibrate::Calibrate>(registry);
     add::<cross_validate::CrossValidate>(registry);

@@ -10,6 +10,7 @@ use ecgpipe_sdk::{Model, StageError, Tensor};
 pub fn to_artifact(model: &nn::Model) -> Result<Model, StageError> {
     let family = match model.architecture {
         nn::Architecture::Network(_) => "network",
+        nn::Architecture::Ensemble(_) => "ensemble",
         nn::Architecture::Logistic(_) => "logistic",
     };
     let config = serde_json::to_value(&model.architecture).map_err(|error| StageError::from_error(&error))?;

@@ -4,9 +4,11 @@
 //! chooses columns. Labels are never looked at, so the same features can be had from any recording.
 
 use ecgpipe_sdk::{Beats, Context, Each, Features, Stage, StageError, StageFacts, facts::names, ports};
-use ecgpipe_tables::{rhythm::NAMES, rhythm_features};
+use ecgpipe_tables::{RhythmError, rhythm::NAMES, rhythm_features};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::causal::last_rows;
 
 /// Computes features of each beat from RR intervals.
 pub struct Rhythm;
@@ -18,11 +20,15 @@ pub struct Params {
     /// Names of the features to give, in this order. `_s` is in seconds; `_log` is a difference of natural logarithms.
     /// Default: all 16.
     pub features: Vec<String>,
+    /// How many beats before a beat its features know at most, and none after it: what a monitor could compute as it goes. It
+    /// takes time in proportion. Default: the whole recording.
+    #[schemars(range(min = 1))]
+    pub past_n: Option<usize>,
 }
 
 impl Default for Params {
     fn default() -> Self {
-        Self { features: NAMES.map(str::to_owned).to_vec() }
+        Self { features: NAMES.map(str::to_owned).to_vec(), past_n: None }
     }
 }
 
@@ -51,6 +57,9 @@ impl Stage for Rhythm {
     type Outputs = Outputs;
 
     fn check(params: &Params) -> Result<(), String> {
+        if params.past_n == Some(0) {
+            return Err("`past_n` must be 1 or more".to_owned());
+        }
         if params.features.is_empty() {
             return Err("`features` must name at least one feature".to_owned());
         }
@@ -71,7 +80,19 @@ impl Stage for Rhythm {
     }
 
     fn run(params: &Params, inputs: Inputs, _cx: &Context<'_>) -> Result<Outputs, StageError> {
-        Ok(Outputs { features: Each::new(features(&inputs.beats, &params.features)?) })
+        Ok(Outputs { features: Each::new(features(params, &inputs.beats)?) })
+    }
+}
+
+/// All features of beats at these positions, one column for each of [`NAMES`]; of what a beat may know, see
+/// [`Params::past_n`].
+///
+/// # Errors
+/// If the positions are not in time order.
+pub(crate) fn columns(positions: &[i64], hz: f64, past_n: Option<usize>) -> Result<Vec<Vec<f32>>, RhythmError> {
+    match past_n {
+        None => Ok(rhythm_features(positions, hz)?.columns),
+        Some(past_n) => last_rows(positions.len(), past_n, |beats| Ok(rhythm_features(&positions[beats], hz)?.columns)),
     }
 }
 
@@ -79,20 +100,21 @@ impl Stage for Rhythm {
 ///
 /// # Errors
 /// If the beats are not in time order, or a name is not one of [`NAMES`].
-pub fn features(beats: &Beats, names: &[String]) -> Result<Features, StageError> {
+pub fn features(params: &Params, beats: &Beats) -> Result<Features, StageError> {
+    let names = &params.features;
     let sample_idx: Vec<i64> = beats.beats.iter().map(|beat| beat.sample_idx).collect();
-    let computed = rhythm_features(&sample_idx, beats.sampling_frequency_hz)
+    let computed = columns(&sample_idx, beats.sampling_frequency_hz, params.past_n)
         .map_err(|error| StageError::from_error(&error).record(&beats.record))?;
     let column = |name: &String| {
         let place = NAMES.iter().position(|known| known == name);
         place
-            .map(|place| computed.columns[place].clone())
+            .map(|place| computed[place].clone())
             .ok_or_else(|| StageError::new(format!("no feature is named `{name}`")))
     };
     Ok(Features {
         record: beats.record.clone(),
         beat_idx: (0..).take(sample_idx.len()).collect(),
-        names: names.to_vec(),
+        names: names.clone(),
         columns: names.iter().map(column).collect::<Result<_, _>>()?,
     })
 }
@@ -125,26 +147,41 @@ mod tests {
 
     #[test]
     fn gives_the_named_columns_and_never_looks_at_labels() {
-        let names = ["rr_after_s".to_owned(), "rr_before_s".to_owned()];
-        let given = features(&beats([Some("N"), Some("V"), None, Some("N")]), &names).unwrap();
+        let params = Params { features: vec!["rr_after_s".to_owned(), "rr_before_s".to_owned()], ..Params::default() };
+        let given = features(&params, &beats([Some("N"), Some("V"), None, Some("N")])).unwrap();
         assert_eq!(given.beat_idx, [0, 1, 2, 3]);
         let rounded: Vec<f32> = given.columns.concat().iter().map(|rr| (rr * 1e4).round() / 1e4).collect();
         // The missed beat at 800 does not count; the ends hold the record's median interval, 0.75 s.
         assert_eq!(rounded, [0.75, 0.5, 1.0, 0.75, 0.75, 0.75, 0.5, 1.0]);
-        assert_eq!(given, features(&beats([None; 4]), &names).unwrap());
+        assert_eq!(given, features(&params, &beats([None; 4])).unwrap());
     }
 
     #[test]
     fn all_features_can_be_stored() {
-        let given = features(&beats([None; 4]), &Params::default().features).unwrap();
+        let given = features(&Params::default(), &beats([None; 4])).unwrap();
         assert_eq!(given.names.len(), 16);
         given.encode().unwrap();
     }
 
     #[test]
+    fn with_a_past_alone_a_beat_knows_nothing_of_what_follows() {
+        let positions = [0, 400, 700, 1200, 1500, 1850, 2400, 2700];
+        let whole = columns(&positions, 400.0, None).unwrap();
+        let past = columns(&positions, 400.0, Some(4)).unwrap();
+        assert_ne!(whole, past);
+        for beat_idx in 0..positions.len() {
+            let until_then = columns(&positions[beat_idx.saturating_sub(4)..=beat_idx], 400.0, None).unwrap();
+            for (column, until_then) in past.iter().zip(until_then) {
+                assert_eq!(column[beat_idx], *until_then.last().unwrap(), "beat {beat_idx}");
+            }
+        }
+        assert_eq!(columns(&[], 400.0, Some(4)).unwrap(), vec![Vec::<f32>::new(); NAMES.len()]);
+    }
+
+    #[test]
     fn says_which_name_is_wrong() {
-        let check =
-            |names: &[&str]| Rhythm::check(&Params { features: names.iter().map(|name| (*name).to_owned()).collect() });
+        let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let check = |names: &[&str]| Rhythm::check(&Params { features: named(names), ..Params::default() });
         assert_eq!(check(&["rr_after_s"]), Ok(()));
         assert!(check(&["rr"]).unwrap_err().ends_with("there is no `rr`"));
         assert_eq!(check(&["rr_after_s", "rr_after_s"]).unwrap_err(), "`features` names `rr_after_s` twice");
@@ -167,7 +204,7 @@ mod tests {
         let beat =
             |annotation: &ecgpipe_wfdb::Annotation| Beat { sample_idx: annotation.sample_idx as i64, symbol: None };
         let beats = Beats { beats: read.iter().map(beat).collect(), sampling_frequency_hz: 360.0, ..beats([None; 4]) };
-        let given = features(&beats, &Params::default().features).unwrap();
+        let given = features(&Params::default(), &beats).unwrap();
         let auc = |name: &str| {
             let values = &given.columns[given.names.iter().position(|known| known == name).unwrap()];
             let of = |premature: bool| {

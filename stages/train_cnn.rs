@@ -13,12 +13,12 @@ use std::{
 };
 
 use ecgpipe_nn::{
-    Conduct, Draws, EpochScores, Moment, NetworkConfig, Scores, Selection, Signature, Trained, TrainingConfig,
+    Conduct, Draws, EpochScores, Moment, NetworkConfig, Samples, Scores, Selection, Signature, Trained, TrainingConfig,
     TrainingError, train, train_on_draws,
 };
 use ecgpipe_sdk::{
     All, Context, FactProblem, Features, Metrics, Model, NormalisedWindows, One, Part, Place, Split, Stage, StageError,
-    StageFacts, facts::names, ports,
+    StageFacts, derived_seed, facts::names, ports,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -47,10 +47,40 @@ pub enum ChooseBy {
     Loss,
 }
 
+/// Where a network is trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// The processor: the same bits on every run.
+    #[default]
+    Cpu,
+    /// The first NVIDIA card, with CUDA; needs a build with `--features cuda`.
+    Cuda,
+    /// The best card that Vulkan, Metal or DirectX 12 offers; needs a build with `--features wgpu`.
+    Wgpu,
+}
+
+impl From<Device> for ecgpipe_nn::Device {
+    fn from(device: Device) -> Self {
+        match device {
+            Device::Cpu => Self::Cpu,
+            Device::Cuda => Self::Cuda,
+            Device::Wgpu => Self::Wgpu,
+        }
+    }
+}
+
 /// Parameters of `train_cnn`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
+    /// Where it is trained; `--device` sets it for all stages. A graphics card adds in another order, so that its result is as
+    /// good but not bit for bit repeatable.
+    pub device: Device,
+    /// How many networks are trained apart, each with a seed and with copies of its own (one out of so many): the model's logits
+    /// are the mean of theirs. It takes so many times as long, and errors of chance cancel. 1 to 64.
+    #[schemars(range(min = 1, max = 64))]
+    pub members_n: usize,
     /// Passes over the training part, at most. At least 1.
     #[schemars(range(min = 1))]
     pub epochs: usize,
@@ -124,6 +154,8 @@ impl Default for Params {
     fn default() -> Self {
         let defaults = TrainingConfig::new(NetworkConfig::new(Signature::aami(Vec::new())));
         Self {
+            device: Device::Cpu,
+            members_n: 1,
             epochs: defaults.epoch_n,
             class_shares: BTreeMap::new(),
             draws_n: 50_000,
@@ -160,6 +192,7 @@ impl Params {
             ..NetworkConfig::new(signature)
         };
         TrainingConfig {
+            device: self.device.into(),
             seed,
             epoch_n: self.epochs,
             batch_n: self.batch_n,
@@ -248,6 +281,13 @@ impl Stage for TrainCnn {
 
     fn check(params: &Params) -> Result<(), String> {
         params.shares()?;
+        let device = ecgpipe_nn::Device::from(params.device);
+        if !device.is_built_in() {
+            return Err(format!("`device`: {}", ecgpipe_nn::DeviceError::NotBuiltIn { device }));
+        }
+        if !(1..=64).contains(&params.members_n) {
+            return Err(format!("`members_n` must be 1 to 64, not {}", params.members_n));
+        }
         let config = params.config(Signature::aami(Vec::new()), 0);
         config.check().map_err(|error| {
             let text = error.to_string();
@@ -269,13 +309,11 @@ impl Stage for TrainCnn {
             fusions: inputs.fusions.as_ref(),
             split: &inputs.split,
         };
-        let turn = Turn { idx: 0, turn_n: 1, seed: cx.seed()?, prefix: "" };
-        let trained = fit(params, &given, &turn, &mut SavedTrainings::load(cx), cx)?;
+        let turn = Turn { idx: 0, turn_n: 1, seed: cx.seed()?, prefix: String::new() };
         let mut metrics = Metrics::default();
-        add_history(&mut metrics, &trained, "");
-        metrics.push("train/best_epoch", 0, trained.best_epoch as f64);
-        metrics.push("train/parameters", 0, trained.model.parameter_n() as f64);
-        Ok(Outputs { model: One::new(to_artifact(&trained.model)?), metrics: One::new(metrics) })
+        let model = fit(params, &given, &turn, &mut SavedTrainings::load(cx), &mut metrics, cx)?;
+        metrics.push("train/parameters", 0, model.parameter_n() as f64);
+        Ok(Outputs { model: One::new(to_artifact(&model)?), metrics: One::new(metrics) })
     }
 }
 
@@ -312,7 +350,7 @@ pub struct Given<'a> {
 }
 
 /// One of the trainings of a job.
-pub struct Turn<'a> {
+pub struct Turn {
     /// Which one, from 0.
     pub idx: usize,
     /// Of how many.
@@ -320,10 +358,23 @@ pub struct Turn<'a> {
     /// Seed of all its randomness.
     pub seed: u64,
     /// Stands before the keys of its metrics.
-    pub prefix: &'a str,
+    pub prefix: String,
 }
 
-impl Turn<'_> {
+impl Turn {
+    /// The training of one member (from 0) of an ensemble.
+    fn of_member(&self, member: usize, member_n: usize) -> Self {
+        if member_n == 1 {
+            return Self { prefix: self.prefix.clone(), ..*self };
+        }
+        Self {
+            idx: self.idx * member_n + member,
+            turn_n: self.turn_n * member_n,
+            seed: derived_seed(self.seed, member as u64 + 1),
+            prefix: format!("{}member_{}/", self.prefix, member + 1),
+        }
+    }
+
     /// So much of this training, as part of all trainings of the job: `done` of `total`.
     fn progress(&self, cx: &Context<'_>, done: usize, total: usize, unit: &'static str) {
         cx.progress((self.idx * total + done) as u64, (self.turn_n * total) as u64, unit);
@@ -335,35 +386,75 @@ impl Turn<'_> {
     }
 }
 
-/// Trains a network, from its last epoch that was kept; metrics are reported as they come, those of epochs that an earlier
-/// run has finished once more.
+/// Trains a network or several, from the last epoch that was kept; metrics are reported as they come, those of epochs that an
+/// earlier run has finished once more, and added to `metrics`.
 ///
 /// # Errors
 /// On inputs that do not fit one another, on what [`ecgpipe_nn::train()`] refuses, and if the run was cancelled.
 pub fn fit(
     params: &Params,
     given: &Given<'_>,
-    turn: &Turn<'_>,
+    turn: &Turn,
+    saved: &mut SavedTrainings<'_>,
+    metrics: &mut Metrics,
+    cx: &Context<'_>,
+) -> Result<ecgpipe_nn::Model, StageError> {
+    let signature = signature(given.windows, given.features)?;
+    let shares = params.shares().map_err(StageError::new)?;
+    let gather = |part| gather(part, given.windows, given.features, given.split);
+    let validation = gather(Part::Validation)?;
+    let member_n = params.members_n;
+    let mut members = Vec::with_capacity(member_n);
+    for member in 0..member_n {
+        let turn = turn.of_member(member, member_n);
+        let mut training = gather(Part::Training)?;
+        if member == 0 {
+            cx.note(format!("{} training beats, {} validation beats", training.beat_n(), validation.beat_n()));
+        }
+        if given.copies.is_some() || given.fusions.is_some() {
+            let which = (member, member_n);
+            add_copies(&mut training, given.copies, given.fusions, given.windows, given.features, which)?;
+            cx.note(format!("{} rows to train on with changed copies", training.beat_n()));
+        }
+        let weights = shares.map(|shares| draw_weights(&training, &shares));
+        let data = Data { training: training.samples(), validation: validation.samples(), weights };
+        let trained = train_member(params, &signature, &data, &turn, saved, cx)?;
+        add_history(metrics, &trained, &turn.prefix);
+        metrics.push(format!("{}train/best_epoch", turn.prefix), 0, trained.best_epoch as f64);
+        members.push(trained);
+    }
+    if member_n > 1 {
+        add_mean_history(metrics, &members, &turn.prefix);
+    }
+    let models = members.into_iter().map(|trained| trained.model).collect();
+    ecgpipe_nn::Model::ensemble(models).map_err(|error| StageError::from_error(&error))
+}
+
+/// What one network learns from.
+struct Data<'a> {
+    training: Samples<'a>,
+    validation: Samples<'a>,
+    /// How likely each beat is drawn, where beats are drawn.
+    weights: Option<Vec<f64>>,
+}
+
+/// Trains one network.
+fn train_member(
+    params: &Params,
+    signature: &Signature,
+    data: &Data<'_>,
+    turn: &Turn,
     saved: &mut SavedTrainings<'_>,
     cx: &Context<'_>,
 ) -> Result<Trained, StageError> {
-    let gather = |part| gather(part, given.windows, given.features, given.split);
-    let (mut training, validation) = (gather(Part::Training)?, gather(Part::Validation)?);
-    cx.note(format!("{} training beats, {} validation beats", training.beat_n(), validation.beat_n()));
-    if given.copies.is_some() || given.fusions.is_some() {
-        add_copies(&mut training, given.copies, given.fusions, given.windows, given.features)?;
-        cx.note(format!("{} rows to train on with changed copies", training.beat_n()));
-    }
-    let config = params.config(signature(given.windows, given.features)?, turn.seed);
+    let config = params.config(signature.clone(), turn.seed);
     let thread_n = NonZeroUsize::new(cx.threads()).unwrap_or(NonZeroUsize::MIN);
-    let shares = params.shares().map_err(StageError::new)?;
-    let weights = shares.map(|shares| draw_weights(&training, &shares));
-    let (samples, validation) = (training.samples(), validation.samples());
+    let (samples, validation) = (data.training, data.validation);
     let mut from = saved.get(turn.idx);
     let trained = loop {
         let mut hear = listener(params, turn, saved, cx);
         let conduct = Conduct { thread_n, from: from.take(), hear: &mut hear };
-        let trained = match &weights {
+        let trained = match &data.weights {
             None => train(&config, samples, validation, conduct),
             Some(weights) => {
                 let draws = Draws { weights, draw_n: params.draws_n };
@@ -394,7 +485,7 @@ pub fn fit(
 /// Reports a training and keeps its epochs; breaks off where the run is cancelled.
 fn listener<'a>(
     params: &'a Params,
-    turn: &'a Turn<'_>,
+    turn: &'a Turn,
     saved: &'a mut SavedTrainings<'_>,
     cx: &'a Context<'_>,
 ) -> impl FnMut(Moment<'_>) -> ControlFlow<()> + 'a {
@@ -430,7 +521,7 @@ fn listener<'a>(
 }
 
 /// What a person hears of a training that was stopped in an epoch (from 1).
-fn farewell(params: &Params, turn: &Turn<'_>, epoch: usize, is_kept: bool) -> String {
+fn farewell(params: &Params, turn: &Turn, epoch: usize, is_kept: bool) -> String {
     let next = match (epoch, turn.idx) {
         (1, 0) => "the next run begins anew".to_owned(),
         _ if !is_kept => "the next run begins anew".to_owned(),
@@ -440,8 +531,20 @@ fn farewell(params: &Params, turn: &Turn<'_>, epoch: usize, is_kept: bool) -> St
     format!("stopped in epoch {epoch} of {}{}; {next}", params.epochs, turn.shown())
 }
 
+/// The mean over the members of an ensemble of what they scored in each epoch that all of them came to.
+fn add_mean_history(metrics: &mut Metrics, members: &[Trained], prefix: &str) {
+    let epoch_n = members.iter().map(|member| member.history.len()).min().unwrap_or(0);
+    for epoch in 0..epoch_n {
+        let all: Vec<_> = members.iter().map(|member| epoch_values(&member.history[epoch])).collect();
+        for (idx, (key, _)) in all[0].iter().enumerate() {
+            let mean = all.iter().map(|values| values[idx].1).sum::<f64>() / all.len() as f64;
+            metrics.push(format!("{prefix}{key}"), epoch as i64 + 1, mean);
+        }
+    }
+}
+
 /// The scores of all epochs as metrics, their keys with `prefix` in front.
-pub fn add_history(metrics: &mut Metrics, trained: &Trained, prefix: &str) {
+fn add_history(metrics: &mut Metrics, trained: &Trained, prefix: &str) {
     for scores in &trained.history {
         for (key, value) in epoch_values(scores) {
             metrics.push(format!("{prefix}{key}"), scores.epoch as i64, value);
@@ -474,6 +577,30 @@ mod tests {
     fn check(shares: &[(&str, f64)], draws_n: usize) -> Result<(), String> {
         let class_shares = shares.iter().map(|(class, share)| ((*class).to_owned(), *share)).collect();
         TrainCnn::check(&Params { class_shares, draws_n, ..Params::default() })
+    }
+
+    #[test]
+    fn every_member_has_a_turn_a_seed_and_keys_of_its_own() {
+        let turn = Turn { idx: 1, turn_n: 5, seed: 7, prefix: "cv/fold_2/".to_owned() };
+        let alone = turn.of_member(0, 1);
+        assert_eq!((alone.idx, alone.turn_n, alone.seed, alone.prefix.as_str()), (1, 5, 7, "cv/fold_2/"));
+        let members = [0, 1, 2].map(|member| turn.of_member(member, 3));
+        assert_eq!(members.each_ref().map(|turn| (turn.idx, turn.turn_n)), [(3, 15), (4, 15), (5, 15)]);
+        assert_eq!(members[2].prefix, "cv/fold_2/member_3/");
+        assert!(members[0].seed != members[1].seed && members[1].seed != members[2].seed);
+    }
+
+    #[test]
+    fn a_device_that_is_not_compiled_in_is_refused_before_anything_runs() {
+        for device in [Device::Cuda, Device::Wgpu] {
+            let checked = TrainCnn::check(&Params { device, ..Params::default() });
+            match ecgpipe_nn::Device::from(device).is_built_in() {
+                true => assert_eq!(checked, Ok(())),
+                false => assert!(checked.expect_err("refused").contains("--features")),
+            }
+        }
+        let error = TrainCnn::check(&Params { members_n: 0, ..Params::default() }).expect_err("refused");
+        assert_eq!(error, "`members_n` must be 1 to 64, not 0");
     }
 
     #[test]

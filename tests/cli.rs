@@ -304,6 +304,25 @@ fn the_stages_before_a_target_run_alone() {
 }
 
 #[test]
+fn a_device_is_set_for_every_stage_that_trains_on_one() {
+    let project = Project::with_database();
+    let ended = project.run(&["read.yaml", "--device", "cpu"]).exits(2);
+    ended.says(&["no stage of this pipeline trains on a device"]);
+    project.run(&["read.yaml", "--device", "gpu"]).exits(2).says(&["possible values: cpu, cuda, wgpu"]);
+    let network = TRAIN.replace("train_baseline", "train_cnn");
+    project.write("train.yaml", network.replace("iterations: 20", "epochs: 1, require_every_class: false"));
+    project.run(&["train.yaml", "--device", "cpu", "--target", "train"]).exits(0);
+    project.call(&["runs", "list"]).exits(0).says(&["train.device=cpu"]);
+    // The processor is what is meant without the option.
+    let again = project.run(&["train.yaml", "--target", "train", "--json"]).exits(0);
+    assert_eq!(again.counts()[1], 0, "{}", again.stdout);
+    if !cfg!(feature = "cuda") {
+        let set = ["train.yaml", "--device", "cuda", "--target", "train"];
+        project.run(&set).exits(2).says(&["built without `cuda`", "--features cuda", "--device cpu"]);
+    }
+}
+
+#[test]
 fn a_database_that_is_missing_offline_is_one_error_with_every_way_out() {
     let project = Project::new();
     project.write("read.yaml", READ.replace("clinic", "mitdb"));

@@ -232,6 +232,35 @@ fn load(args: &PipelineArgs, registry: &Registry) -> Result<(Pipeline, Plan), Fa
     Ok((pipeline, plan))
 }
 
+/// The pipeline as `--device` changes it.
+fn on_device(args: &PipelineArgs, work: &WorkArgs, registry: &Registry) -> Result<PipelineArgs, Failure> {
+    let sets = with_device(&args.pipeline, &args.sets, work.device.as_deref(), registry)?;
+    Ok(PipelineArgs { sets, ..args.clone() })
+}
+
+/// The `--set` options with those that `--device` is short for: one for each parameter of that name. What was set by
+/// itself stays.
+fn with_device(
+    file: &Path,
+    sets: &[String],
+    device: Option<&str>,
+    registry: &Registry,
+) -> Result<Vec<String>, Failure> {
+    let Some(device) = device else { return Ok(sets.to_vec()) };
+    let pipeline = pipeline::load(file, &[])?;
+    let mut all = Vec::new();
+    for (node, entry) in &pipeline.stages {
+        let stage = registry.get(&entry.uses.text);
+        let paths = stage.map(|stage| crate::plan::paths_named(&stage.spec().schema, "device")).unwrap_or_default();
+        all.extend(paths.into_iter().map(|path| format!("{node}.{path}={device}")));
+    }
+    if all.is_empty() {
+        return Err(Failure::usage("no stage of this pipeline trains on a device").help("leave `--device` out"));
+    }
+    all.extend_from_slice(sets);
+    Ok(all)
+}
+
 fn store_path(store: Option<&Path>) -> PathBuf {
     store.map_or_else(|| Path::new("data").join("store"), Path::to_owned)
 }

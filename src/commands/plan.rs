@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ecgpipe_sdk::Registry;
 use serde::Serialize;
 
-use super::{Exit, Failure, Wiring, load, open_work_store, print, print_json, run, surroundings, table};
+use super::{Exit, Failure, Wiring, load, on_device, open_work_store, print, print_json, run, surroundings, table};
 use crate::{
     cli::PlanArgs,
     engine::{Request, RunReport, run as run_engine},
@@ -27,7 +27,7 @@ struct NodePlan {
 }
 
 pub(super) fn plan(args: &PlanArgs, wiring: &Wiring) -> Result<Exit, Failure> {
-    let (_, plan) = load(&args.pipeline, &wiring.registry)?;
+    let (_, plan) = load(&on_device(&args.pipeline, &args.work, &wiring.registry)?, &wiring.registry)?;
     let store = open_work_store(&args.work)?;
     let (targets, force) = (&args.work.targets, &args.work.force);
     let report = dry_run(&plan, &wiring.registry, &store, &surroundings(args.work.offline), targets, force)?;

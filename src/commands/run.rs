@@ -14,7 +14,7 @@ use ecgpipe_sdk::{
     MetricPoint, Provenance, Registry, SourceFile, SourceRecord, error::chain, provenance::StageProvenance,
 };
 
-use super::{Exit, Failure, Wiring, human_bytes, load, open_work_store, runs_folder, surroundings};
+use super::{Exit, Failure, Wiring, human_bytes, load, on_device, open_work_store, runs_folder, surroundings};
 use crate::{
     cli::{Run, WorkArgs},
     digest::Digest,
@@ -45,7 +45,8 @@ use crate::{
 
 pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
     let started = Instant::now();
-    let (_, plan) = load(&args.pipeline, &wiring.registry)?;
+    let pipeline = on_device(&args.pipeline, &args.work, &wiring.registry)?;
+    let (_, plan) = load(&pipeline, &wiring.registry)?;
     let selected = plan.select(&args.work.targets)?;
     let force = named(&plan, &args.work.force)?;
     let store = open_work_store(&args.work)?;
@@ -82,8 +83,8 @@ pub(super) fn run(args: &Run, wiring: &Wiring) -> Result<Exit, Failure> {
         session.say(&format!("dry run: {} cached, {} to compute", report.counts.hits, report.counts.skipped));
         return Ok(Exit::Success);
     }
-    let file = args.pipeline.pipeline.as_path();
-    let ended = session.run(OneRun { plan: &plan, file, sets: &args.pipeline.sets, selected, force, sweep: None })?;
+    let file = pipeline.pipeline.as_path();
+    let ended = session.run(OneRun { plan: &plan, file, sets: &pipeline.sets, selected, force, sweep: None })?;
     if let Some(sending) = ended.sending {
         hear(&session.console, &sending.finish(FINISH_DEADLINE).event());
     }

@@ -23,7 +23,7 @@ use super::{
     run::{
         HEADLINE, OneRun, RunEnd, Session, cancel_on_signal, engine_failure, exit, hear, named, timestamp, unique_id,
     },
-    surroundings, table,
+    surroundings, table, with_device,
 };
 use crate::{
     cli::Sweep as Args,
@@ -41,7 +41,8 @@ use crate::{
 };
 
 pub(super) fn sweep(args: &Args, wiring: &Wiring) -> Result<Exit, Failure> {
-    let options = Options { sets: args.sets.clone(), seeds: args.seeds.clone(), zip: args.zip };
+    let sets = with_device(&args.pipeline, &args.sets, args.work.device.as_deref(), &wiring.registry)?;
+    let options = Options { sets, seeds: args.seeds.clone(), zip: args.zip };
     let sweep = plan_points(&args.pipeline, &options, &wiring.registry, &read_once())?;
     let selections = selections(args, &sweep)?;
     let verbosity = if args.quiet { Verbosity::Quiet } else { Verbosity::Brief };

@@ -34,7 +34,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use facts::{Places, Step};
-pub(crate) use params::{alternatives as schema_alternatives, describe as describe_schema};
+pub(crate) use params::{alternatives as schema_alternatives, describe as describe_schema, paths_named};
 
 use crate::{
     diagnostic::{Diagnostic, Report, Sources, list, nearest, suggest},

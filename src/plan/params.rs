@@ -281,6 +281,28 @@ pub(crate) fn alternatives<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Va
     found
 }
 
+/// The paths of all parameters of this name, at any depth of named parameters, such as `train.epochs`.
+pub(crate) fn paths_named(root: &Value, name: &str) -> Vec<String> {
+    fn add(root: &Value, schema: &Value, name: &str, before: &str, depth: usize, paths: &mut Vec<String>) {
+        // Deeper than anyone writes: a schema may contain itself.
+        if depth > 8 {
+            return;
+        }
+        for object in alternatives(root, schema) {
+            for (inner_name, inner) in properties(object) {
+                let path = format!("{before}{inner_name}");
+                if inner_name == name && !paths.contains(&path) {
+                    paths.push(path.clone());
+                }
+                add(root, inner, name, &format!("{path}."), depth + 1, paths);
+            }
+        }
+    }
+    let mut paths = Vec::new();
+    add(root, root, name, "", 0, &mut paths);
+    paths
+}
+
 fn accepts_anything(schema: &Value) -> bool {
     match schema {
         Value::Object(map) => {

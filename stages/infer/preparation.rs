@@ -10,6 +10,7 @@ use ecgpipe_sdk::{Provenance, Stage, StageError, provenance::StageProvenance};
 use serde::de::DeserializeOwned;
 
 use crate::{
+    align_beats::{self, AlignBeats},
     detect_peaks::{self, DetectPeaks, Peaks},
     export_onnx::ExportOnnx,
     morphology::{self, Morphology},
@@ -22,6 +23,8 @@ use crate::{
 pub struct Preparation {
     /// How to find beats. Always detected: a record to be read has no reference.
     pub detect_peaks: detect_peaks::Params,
+    /// How beats are moved to the centres of their QRS complexes before anything is cut or measured, if they are.
+    pub align_beats: Option<align_beats::Params>,
     /// How to cut windows.
     pub window: window::Params,
     /// How to compare shapes, where the model takes features of them.
@@ -41,13 +44,19 @@ pub fn preparation(
     let mut notes = Vec::new();
     let (mut detect_peaks, mut window) = (detect_peaks::Params::default(), window::Params::default());
     let mut morphology = morphology::Params::default();
+    let mut align_beats = None;
     match provenance {
         Some(provenance) => {
             let export = provenance.output.split('.').next().unwrap_or_default();
             let export = known::<ExportOnnx>(provenance, export)?;
             let normalise = known::<Normalise>(provenance, input(export, "windows"))?;
             let windows = known::<Window>(provenance, input(normalise, "windows"))?;
-            let peaks = known::<DetectPeaks>(provenance, input(windows, "beats"))?;
+            let mut beats = input(windows, "beats");
+            if let Some(aligned) = provenance.stages.get(beats).filter(|stage| stage.uses == AlignBeats::NAME) {
+                align_beats = Some(params::<AlignBeats>(aligned)?);
+                beats = input(aligned, "beats");
+            }
+            let peaks = known::<DetectPeaks>(provenance, beats)?;
             window = params::<Window>(windows)?;
             detect_peaks = params::<DetectPeaks>(peaks)?;
             let features = provenance.stages.get(input(export, "features"));
@@ -71,10 +80,11 @@ pub fn preparation(
     read(metadata, "ecgpipe.window.before_n", &mut window.before_n)?;
     read(metadata, "ecgpipe.window.sampling_frequency_hz", &mut window.sampling_frequency_hz)?;
     let checked = DetectPeaks::check(&detect_peaks).and_then(|()| Window::check(&window));
+    let checked = checked.and_then(|()| align_beats.as_ref().map_or(Ok(()), AlignBeats::check));
     checked.and_then(|()| Morphology::check(&morphology)).map_err(|problem| {
         StageError::new(format!("the model names parameters that cannot be: {problem}")).help(EXPORT_AGAIN)
     })?;
-    Ok(Preparation { detect_peaks, window, morphology, notes })
+    Ok(Preparation { detect_peaks, align_beats, window, morphology, notes })
 }
 
 const EXPORT_AGAIN: &str = "export the model again with this version of ecgpipe";

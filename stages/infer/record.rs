@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     aami::AamiClass,
-    detect_peaks,
+    align_beats, detect_peaks,
     infer_onnx::predict,
     ingest_files,
     ingest_wfdb::{AnnotationRule, Source, ingest, record_files},
@@ -107,7 +107,7 @@ pub struct Finding {
 /// # Errors
 /// If the record is missing or damaged, has no such lead, or its leads are no voltages; if the model cannot be used.
 pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, StageError> {
-    let Preparation { mut detect_peaks, mut window, mut morphology, mut notes } =
+    let Preparation { mut detect_peaks, mut align_beats, mut window, mut morphology, mut notes } =
         preparation(&model.about.metadata, model.provenance.as_ref())?;
     let (signals, mut info, read_notes) = signals(request.input)?;
     notes.extend(read_notes);
@@ -117,7 +117,9 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, 
         detect_peaks.leads = vec![lead];
         // Whoever names a lead may do so because the others are bad.
         detect_peaks.all_leads = false;
-        morphology = morphology::Params { leads: window.leads.clone(), leads_n: 1 };
+        morphology = morphology::Params { leads: window.leads.clone(), leads_n: 1, ..morphology };
+        align_beats =
+            align_beats.map(|params| align_beats::Params { leads: window.leads.clone(), leads_n: 1, ..params });
     }
     let lead_idx = lead::choose(&signals, &window.leads)?;
     info.lead = shown(&signals.leads[lead_idx].name);
@@ -126,8 +128,11 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, 
     let (mut session, engine, engine_note) = model.open(request.data_folder, request.offline)?;
     notes.extend(engine_note);
     let beats = detect_peaks::find(&detect_peaks, &signals, None)?;
-    let windows = min_max(&window::cut(&window, &signals, &beats)?);
-    let (features, features_note) = features(model, &morphology, &signals, &beats)?;
+    // Findings are told at the R-peaks; what the model is given is cut around the centres.
+    let centres = align_beats.map(|params| align_beats::aligned(&params, &signals, &beats)).transpose()?;
+    let centres = centres.as_ref().unwrap_or(&beats);
+    let windows = min_max(&window::cut(&window, &signals, centres)?);
+    let (features, features_note) = features(model, &morphology, &signals, centres)?;
     notes.extend(features_note);
     if features.as_ref().is_some_and(|features| !features.names.iter().all(|name| is_of_rhythm(name))) {
         let leads = lead::choose_several(&signals, &morphology.leads, morphology.leads_n)?;
@@ -297,7 +302,7 @@ fn features(
         );
         return Ok((None, Some(note)));
     }
-    let mut all = rhythm::features(beats, &NAMES.map(str::to_owned))?;
+    let mut all = rhythm::features(&rhythm::Params { past_n: morphology.past_n, ..rhythm::Params::default() }, beats)?;
     if !names.iter().all(|name| is_of_rhythm(name)) {
         all = morphology::joined(&all, morphology::features(morphology, signals, beats)?)?;
     }

@@ -48,7 +48,7 @@ static PROJECT: LazyLock<Project> = LazyLock::new(|| {
             ingest(&record, record.as_str(), "atr", AnnotationRule::Required, Source::Files(&files)).unwrap();
         let beats = detect_peaks::find(&Default::default(), &signals, Some(&annotations)).unwrap();
         let cut = min_max(&window::cut(&window::Params::default(), &signals, &beats).unwrap());
-        let rows = align(&cut, &rhythm::features(&beats, &NAMES.map(str::to_owned)).unwrap());
+        let rows = align(&cut, &rhythm::features(&rhythm::Params::default(), &beats).unwrap());
         for (row_idx, symbol) in cut.windows.symbol.iter().enumerate() {
             let Some(class) = symbol.as_deref().and_then(|symbol| EscapeRule::DeChazal.class(symbol)) else { continue };
             windows.extend_from_slice(cut.windows.window(row_idx));

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Samples per second that shapes are judged at.
-pub(super) const WORK_HZ: f64 = 125.0;
+pub(crate) const WORK_HZ: f64 = 125.0;
 const HIGH_PASS_HZ: f64 = 0.5;
 const LOW_PASS_HZ: f64 = 40.0;
 /// The highest cutoff as a part of the sampling frequency, for recorders that are slower than [`WORK_HZ`].
@@ -51,7 +51,7 @@ const WANDER_STEP_N: usize = 8;
 ///
 /// # Errors
 /// If the lead is not a voltage or its samples cannot be read.
-pub(super) fn filtered_lead(
+pub(crate) fn filtered_lead(
     reader: &mut LeadReader<'_>,
     input_n: usize,
     low_pass: &mut LowPass,
@@ -69,7 +69,7 @@ pub(super) fn filtered_lead(
 }
 
 /// A low-pass filter from one sampling frequency straight to [`WORK_HZ`].
-pub(super) struct LowPass {
+pub(crate) struct LowPass {
     /// Input samples per output sample.
     step: f64,
     /// Input samples before and after an output sample that it is made of.
@@ -85,7 +85,7 @@ pub(super) struct LowPass {
 impl LowPass {
     /// # Errors
     /// If the frequency is not a positive number or more than 256 times another than [`WORK_HZ`].
-    pub(super) fn new(from_hz: f64) -> Result<Self, ResampleError> {
+    pub(crate) fn new(from_hz: f64) -> Result<Self, ResampleError> {
         let step = step(from_hz, WORK_HZ)?;
         let lower_hz = from_hz.min(WORK_HZ);
         let mut response = vec![0.0; 2 * RESPONSE_HALF_N + 1];

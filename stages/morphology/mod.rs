@@ -10,10 +10,12 @@
 //! so a beat's features depend on beats after it.
 
 mod context;
-mod filter;
+pub(crate) mod filter;
 pub(crate) mod groups;
 pub(crate) mod measures;
 pub(crate) mod shapes;
+
+use std::{convert::Infallible, ops::Range};
 
 use ecgpipe_sdk::{Beats, Context, Each, Features, Signals, Stage, StageError, StageFacts, facts::names, ports};
 use schemars::JsonSchema;
@@ -25,7 +27,7 @@ use self::{
     groups::Groups,
     shapes::{MAX_LEAD_N, Shapes},
 };
-use crate::lead;
+use crate::{causal::last_rows, lead};
 
 /// Computes features of each beat from its shape.
 pub struct Morphology;
@@ -39,11 +41,15 @@ pub struct Params {
     /// How many leads are looked at where there are more, 1 or 2; the second one is the record's next voltage.
     #[schemars(range(min = 1, max = 2))]
     pub leads_n: usize,
+    /// How many beats before a beat its features know at most, and none after it: what a monitor could compute as it goes. It
+    /// takes time in proportion. Default: the whole recording.
+    #[schemars(range(min = 1))]
+    pub past_n: Option<usize>,
 }
 
 impl Default for Params {
     fn default() -> Self {
-        Self { leads: lead::default_preference(), leads_n: MAX_LEAD_N }
+        Self { leads: lead::default_preference(), leads_n: MAX_LEAD_N, past_n: None }
     }
 }
 
@@ -79,6 +85,9 @@ impl Stage for Morphology {
         if !(1..=MAX_LEAD_N).contains(&params.leads_n) {
             return Err(format!("`leads_n` must be 1 or 2, not {}", params.leads_n));
         }
+        if params.past_n == Some(0) {
+            return Err("`past_n` must be 1 or more".to_owned());
+        }
         Ok(())
     }
 
@@ -108,7 +117,15 @@ pub fn feature_names() -> Vec<String> {
 }
 
 /// One column for each of [`feature_names`]. `positions` are those of the R-peaks, in samples of any frequency.
-pub(crate) fn columns(shapes: &Shapes, positions: &[i64]) -> Vec<Vec<f32>> {
+/// With `past_n` a beat knows so many before it, and none after.
+pub(crate) fn columns(shapes: &Shapes, positions: &[i64], past_n: Option<usize>) -> Vec<Vec<f32>> {
+    let Some(past_n) = past_n else { return columns_of_all(shapes, positions) };
+    let part =
+        |beats: Range<usize>| Ok::<_, Infallible>(columns_of_all(&shapes.part(beats.clone()), &positions[beats]));
+    last_rows(positions.len(), past_n, part).unwrap_or_else(|never| match never {})
+}
+
+fn columns_of_all(shapes: &Shapes, positions: &[i64]) -> Vec<Vec<f32>> {
     let groups = Groups::of(shapes, positions);
     let mut columns = measures::columns(shapes, &groups);
     let names = measures::names();
@@ -133,7 +150,7 @@ pub fn features(params: &Params, signals: &Signals, beats: &Beats) -> Result<Fea
         record: beats.record.clone(),
         beat_idx: (0..).take(beats.beats.len()).collect(),
         names: feature_names(),
-        columns: columns(&shapes, &positions),
+        columns: columns(&shapes, &positions, params.past_n),
     })
 }
 

@@ -3,6 +3,8 @@
 //!
 //! It must not know what is measured on them, nor any label.
 
+use std::ops::Range;
+
 use ecgpipe_sdk::{Beats, Signals, StageError, kinds::Beat};
 
 use super::filter::{LowPass, WORK_HZ, filtered_lead};
@@ -18,11 +20,11 @@ pub(super) const BEFORE_N: usize = 75;
 /// Working samples of a shape: 0.6 s before to 1.0 s after the R-peak.
 pub(crate) const SHAPE_N: usize = 200;
 /// The QRS complex: 0.10 s before to 0.13 s after the R-peak.
-pub(crate) const QRS: std::ops::Range<usize> = 62..92;
+pub(crate) const QRS: Range<usize> = 62..92;
 /// The P wave: 0.26 to 0.09 s before the R-peak.
-pub(crate) const P: std::ops::Range<usize> = 42..64;
+pub(crate) const P: Range<usize> = 42..64;
 /// The T wave: 0.14 to 0.42 s after the R-peak.
-pub(super) const T: std::ops::Range<usize> = 92..128;
+pub(super) const T: Range<usize> = 92..128;
 /// Leads that are looked at, at most: the preferred one and one more.
 pub(crate) const MAX_LEAD_N: usize = 2;
 /// A spike rises and falls within this time.
@@ -74,6 +76,18 @@ impl Shapes {
         Ok(cut)
     }
 
+    /// Some of the beats alone, in units of their own usual QRS height.
+    pub(super) fn part(&self, beats: Range<usize>) -> Self {
+        let mut part = Self { leads: Vec::new(), spikes: Vec::new(), beat_n: beats.len() };
+        for (lead, spikes) in self.leads.iter().zip(&self.spikes) {
+            let mut shapes = lead[beats.start * SHAPE_N..beats.end * SHAPE_N].to_vec();
+            let factor = scale(&mut shapes).abs();
+            part.leads.push(shapes);
+            part.spikes.push(spikes[beats.clone()].iter().map(|spike| spike * factor).collect());
+        }
+        part
+    }
+
     /// The shape of one beat on one lead.
     pub(crate) fn of(&self, lead_idx: usize, beat_idx: usize) -> &[f32] {
         &self.leads[lead_idx][beat_idx * SHAPE_N..][..SHAPE_N]
@@ -90,6 +104,18 @@ fn append_shape(samples: &[f32], start: i64, to: &mut Vec<f32>) {
     } else {
         to.extend((start..start + SHAPE_N as i64).map(|idx| samples[idx.clamp(0, last_idx) as usize]));
     }
+}
+
+/// The median height of the QRS complexes around some places of a lead, in working samples; never 0.
+pub(crate) fn usual_height(samples: &[f32], peaks: impl Iterator<Item = i64>) -> f32 {
+    let height = |peak: i64| {
+        let [start, end] = [QRS.start, QRS.end]
+            .map(|place| (peak + place as i64 - BEFORE_N as i64).clamp(0, samples.len() as i64) as usize);
+        let qrs = &samples[start..end];
+        if qrs.is_empty() { 0.0 } else { maximum(qrs) - minimum(qrs) }
+    };
+    let mut heights: Vec<f32> = peaks.map(height).collect();
+    median(&mut heights).max(LEAST_MV)
 }
 
 /// Divides by the median height of the QRS complexes, so that gain does not matter, and turns a lead over whose QRS

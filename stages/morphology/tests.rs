@@ -117,6 +117,22 @@ fn gain_polarity_and_order_of_leads_do_not_matter() {
 }
 
 #[test]
+fn with_a_past_alone_a_beat_knows_nothing_of_what_follows() {
+    let (signals, params) = (signals(), Params { past_n: Some(20), ..Params::default() });
+    let all = beats(&signals);
+    let past = features(&params, &signals, &all).unwrap();
+    assert_ne!(past, computed(&signals));
+    let mut first = all;
+    first.beats.truncate(40);
+    let of_first = features(&params, &signals, &first).unwrap();
+    for (name, (whole, first)) in past.names.iter().zip(past.columns.iter().zip(&of_first.columns)) {
+        // The unit of the voltages is another one, so that they are rounded otherwise.
+        let differs = |(whole, first): (&f32, &f32)| (whole - first).abs() > 1e-3 * first.abs().max(1.0);
+        assert!(!whole.iter().zip(first).any(differs), "{name}: {whole:?} {first:?}");
+    }
+}
+
+#[test]
 fn any_signal_gives_finite_numbers() {
     let flat = |value: i32| {
         let mut signals = signals();

@@ -1,6 +1,6 @@
-//! Measures training: `training_speed [BEATS] [EPOCHS] [THREADS] [ONNX FILE]` trains the network of the main job on
-//! made-up beats and prints beats a second of wall time and of CPU time, and what a checkpoint costs in bytes and time; the
-//! model is written to the file, if one is named.
+//! Measures training: `training_speed [BEATS] [EPOCHS] [THREADS] [DEVICE] [ONNX FILE]` trains the network of the main job on
+//! made-up beats, on `cpu` (default), `cuda` or `wgpu`, and prints beats a second of wall time and of CPU time, the loss that
+//! it came to, and what a checkpoint costs in bytes and time; the model is written to the file, if one is named.
 #![expect(clippy::print_stdout, reason = "a program that prints its measurement")]
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use ecgpipe_nn::{Beats, Conduct, Moment, NetworkConfig, Samples, Signature, TrainingConfig, export, train};
+use ecgpipe_nn::{Beats, Conduct, Device, Moment, NetworkConfig, Samples, Signature, TrainingConfig, export, train};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -19,7 +19,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let features: Vec<f32> = (0..beat_n * 11).map(|idx| (idx * 104_729 % 997) as f32).collect();
     let labels: Vec<u8> = (0..beat_n).map(|idx| (idx % 5) as u8).collect();
     let names = (0..11).map(|idx| format!("feature{idx}")).collect();
-    let config = TrainingConfig { epoch_n, ..TrainingConfig::new(NetworkConfig::new(Signature::aami(names))) };
+    let device = arguments.get(3).map_or("cpu", String::as_str);
+    let device =
+        Device::ALL.into_iter().find(|known| known.name() == device).ok_or("the device is cpu, cuda or wgpu")?;
+    let config = TrainingConfig { epoch_n, device, ..TrainingConfig::new(NetworkConfig::new(Signature::aami(names))) };
     let samples = Samples { beats: Beats { windows: &windows, features: Some(&features) }, labels: &labels };
     let nothing = Samples { beats: Beats { windows: &[], features: None }, labels: &[] };
     let thread_n = NonZeroUsize::new(thread_n).ok_or("at least one thread is needed")?;
@@ -36,11 +39,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let trained = train(&config, samples, nothing, Conduct::new(thread_n, &mut hear))?;
     let (wall_s, cpu_s) = (start.elapsed().as_secs_f64(), cpu_s()? - cpu_start_s);
     let total_n = (beat_n * epoch_n) as f64;
-    println!("{} numbers in the model, {thread_n} threads", trained.model.parameter_n());
+    println!("{} numbers in the model, {thread_n} threads, {device}", trained.model.parameter_n());
+    println!("loss {:.6} in the last epoch", trained.history.last().map_or(f64::NAN, |scores| scores.training.loss));
     println!("{:.0} beats/s of wall time, {:.0} beats/s of CPU time", total_n / wall_s, total_n / cpu_s);
     let (checkpoint_ms, share) = (1e3 * checkpoint_s / epoch_n as f64, 100.0 * checkpoint_s / wall_s);
     println!("a checkpoint has {byte_n} bytes, made in {checkpoint_ms:.2} ms: {share:.3} % of an epoch");
-    if let Some(path) = arguments.get(3) {
+    if let Some(path) = arguments.get(4) {
         std::fs::write(path, export(&trained.model, &BTreeMap::new())?)?;
     }
     Ok(())

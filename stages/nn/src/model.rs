@@ -5,6 +5,7 @@
 //! all finite; prediction and export start with that check (`a_model_with_a_missing_or_misshapen_tensor_is_refused`).
 //! This module knows neither burn nor ONNX, so that a caller may store a model in any format.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,8 @@ impl Signature {
 pub enum Architecture {
     /// The convolutional network, see [`crate::network`].
     Network(NetworkConfig),
+    /// Several such networks that were trained apart, see [`Model::ensemble`].
+    Ensemble(EnsembleConfig),
     /// The logistic regression, see [`crate::baseline`].
     Logistic(LogisticConfig),
 }
@@ -81,8 +84,39 @@ impl Architecture {
     pub fn signature(&self) -> &Signature {
         match self {
             Self::Network(config) => &config.signature,
+            Self::Ensemble(config) => &config.member.signature,
             Self::Logistic(config) => &config.signature,
         }
+    }
+}
+
+/// Networks whose logits are averaged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnsembleConfig {
+    /// How each of them is built.
+    pub member: NetworkConfig,
+    /// How many there are, 2 to 64.
+    pub member_n: usize,
+}
+
+impl EnsembleConfig {
+    /// What stands before the names of each member's tensors: `member1.`, `member2.` and so on.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = String> + use<> {
+        (1..=self.member_n).map(|member| format!("member{member}."))
+    }
+
+    /// The tensors of all members and their shapes.
+    fn tensor_shapes(&self) -> Result<BTreeMap<String, Vec<usize>>, ModelError> {
+        if !(2..=64).contains(&self.member_n) {
+            return Err(ModelError::Architecture {
+                text: format!("an ensemble of {} networks; 2 to 64 are possible", self.member_n),
+            });
+        }
+        let own = network::tensor_shapes(&self.member)?;
+        let of_member =
+            |prefix: String| own.iter().map(move |(name, shape)| (format!("{prefix}{name}"), shape.clone()));
+        Ok(self.prefixes().flat_map(of_member).collect())
     }
 }
 
@@ -131,6 +165,7 @@ impl Model {
         self.signature().check()?;
         let shapes = match &self.architecture {
             Architecture::Network(config) => network::tensor_shapes(config)?,
+            Architecture::Ensemble(config) => config.tensor_shapes()?,
             Architecture::Logistic(config) => baseline::tensor_shapes(config)?,
         };
         for (name, shape) in &shapes {
@@ -156,6 +191,46 @@ impl Model {
         Ok(())
     }
 
+    /// The model whose logits are the mean of those of networks that were trained apart: errors of chance cancel
+    /// (Lakshminarayanan et al. 2017, who average probabilities; the mean of the logits is a network again). One network stays
+    /// what it is.
+    ///
+    /// # Errors
+    /// If they are not networks of one architecture.
+    pub fn ensemble(members: Vec<Self>) -> Result<Self, ModelError> {
+        let problem = |text: &str| Err(ModelError::Architecture { text: text.to_owned() });
+        let member_n = members.len();
+        let Some(first) = members.first() else { return problem("an ensemble of no network") };
+        if member_n == 1 {
+            return Ok(first.clone());
+        }
+        let Architecture::Network(member) = first.architecture.clone() else {
+            return problem("an ensemble is of networks, not of other models");
+        };
+        let config = EnsembleConfig { member, member_n };
+        let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
+        for (prefix, model) in config.prefixes().zip(&members) {
+            if model.architecture != first.architecture {
+                return problem("the networks of an ensemble are of one architecture");
+            }
+            tensors.extend(model.tensors.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())));
+        }
+        let model = Self { architecture: Architecture::Ensemble(config), tensors };
+        model.check()?;
+        Ok(model)
+    }
+
+    /// The networks that a model is made of: those of an ensemble, else itself alone.
+    pub(crate) fn members(&self) -> Vec<Cow<'_, Self>> {
+        let Architecture::Ensemble(config) = &self.architecture else { return vec![Cow::Borrowed(self)] };
+        let member = |prefix: String| {
+            let own = self.tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?, tensor)));
+            let tensors = own.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
+            Cow::Owned(Self { architecture: Architecture::Network(config.member.clone()), tensors })
+        };
+        config.prefixes().map(member).collect()
+    }
+
     /// The model whose logits are these, divided by `temperature`, plus a bias a class: a calibrated one. What it takes and
     /// how it is built stay as they are, since only the weights before the classes change.
     ///
@@ -169,18 +244,17 @@ impl Model {
             return Err(ModelError::Scaling { text });
         }
         let mut model = self.clone();
-        let weights: &[&str] = match &self.architecture {
-            Architecture::Network(_) => &["class.weight"],
-            Architecture::Logistic(_) => &["window.weight", "features.weight"],
+        let is_last = |name: &str| match &self.architecture {
+            Architecture::Network(_) | Architecture::Ensemble(_) => name.ends_with("class.weight"),
+            Architecture::Logistic(_) => ["window.weight", "features.weight"].contains(&name),
         };
         let divide = |value: &mut f32, bias: f64| *value = (f64::from(*value) / temperature + bias) as f32;
-        for name in weights {
-            if let Some(tensor) = model.tensors.get_mut(*name) {
+        for (name, tensor) in &mut model.tensors {
+            if is_last(name) {
                 tensor.values.iter_mut().for_each(|value| divide(value, 0.0));
+            } else if name.ends_with("class.bias") {
+                tensor.values.iter_mut().zip(bias).for_each(|(value, bias)| divide(value, *bias));
             }
-        }
-        if let Some(tensor) = model.tensors.get_mut("class.bias") {
-            tensor.values.iter_mut().zip(bias).for_each(|(value, bias)| divide(value, *bias));
         }
         model.check()?;
         Ok(model)

@@ -24,6 +24,7 @@
 //!
 //! This module knows nothing of training; randomness comes in as data.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use burn::tensor::activation::relu;
@@ -218,6 +219,14 @@ impl Piece {
         self.present.push(f32::from(u8::from(features.is_some())));
         self.beat_n += 1;
     }
+
+    /// Adds the beats of another piece.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.patches.extend(other.patches);
+        self.features.extend(other.features);
+        self.present.extend(other.present);
+        self.beat_n += other.beat_n;
+    }
 }
 
 /// The weights on a burn device.
@@ -311,28 +320,33 @@ fn patches_of(
     patches.reshape([beat_n * position_n, kernel_n * channel_n])
 }
 
-/// The probabilities `[beat, class]` of checked beats, `from..to`.
+/// The logarithms of the probabilities `[beat, class]` of checked beats, `from..to`: of the mean of the logits of all networks,
+/// which are of one architecture.
 pub(crate) fn log_probabilities(
-    model: &Model,
+    members: &[Cow<'_, Model>],
     config: &NetworkConfig,
     beats: Beats<'_>,
     range: std::ops::Range<usize>,
 ) -> Result<Vec<f32>, ModelError> {
     let positions = config.positions()?;
     let device = Device::flex();
-    let mut piece = Piece::with_capacity(config, range.len());
     let window_n = config.signature.window_n;
-    for idx in range {
-        let window = &beats.windows[idx * window_n..][..window_n];
-        piece.push(model, config, window, beats.feature_row(&config.signature, idx));
-    }
-    let logits = forward(config, &positions, &Weights::new(model, &device, false), piece, None, &device);
-    Ok(to_values(burn::tensor::activation::log_softmax(logits, 1)))
+    let logits = |model: &Cow<'_, Model>| {
+        let mut piece = Piece::with_capacity(config, range.len());
+        for idx in range.clone() {
+            let window = &beats.windows[idx * window_n..][..window_n];
+            piece.push(model, config, window, beats.feature_row(&config.signature, idx));
+        }
+        forward(config, &positions, &Weights::new(model, &device, false), piece, None, &device)
+    };
+    let sum = members.iter().map(logits).reduce(|sum, logits| sum + logits).expect("a model has one network or more");
+    let mean = if members.len() == 1 { sum } else { sum / members.len() as f32 };
+    Ok(to_values(burn::tensor::activation::log_softmax(mean, 1)))
 }
 
 /// Copies a tensor out of burn.
 pub(crate) fn to_values<const D: usize>(tensor: burn::tensor::Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_into_vec::<f32>().expect("every tensor of this crate holds f32 on a CPU device")
+    tensor.into_data().try_into_vec::<f32>().expect("every tensor of this crate holds f32")
 }
 
 #[cfg(test)]
@@ -394,7 +408,7 @@ mod tests {
         let windows: Vec<f32> = (0..3 * 187).map(|_| stream.uniform()).collect();
         let features = [0.5, 9.0, f32::NAN, f32::NAN, -0.3, 0.1];
         let beats = Beats { windows: &windows, features: Some(&features) };
-        let found = log_probabilities(&model, &config, beats, 0..3).unwrap();
+        let found = log_probabilities(&[Cow::Borrowed(&model)], &config, beats, 0..3).unwrap();
         for idx in 0..3 {
             let row = (idx != 1).then(|| &features[2 * idx..][..2]);
             let logits = slow_logits(&model, &config, &windows[187 * idx..][..187], row);

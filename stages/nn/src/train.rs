@@ -14,14 +14,16 @@ use std::num::NonZeroUsize;
 use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
-use burn::tensor::{Device, TensorData};
+use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::device::{Device, DeviceError};
 use crate::model::{
     Architecture, Beats, BeatsError, Model, ModelError, Samples, Signature, Tensor, mean_and_deviation,
 };
 use crate::network::{self, NetworkConfig, Piece, Weight, Weights};
+use crate::noise::sine;
 use crate::random::{Purpose, Stream};
 use crate::score::{Scores, Tally};
 use crate::workers::Workers;
@@ -51,6 +53,8 @@ pub enum Selection {
 pub struct TrainingConfig {
     /// The network.
     pub network: NetworkConfig,
+    /// Where it is trained. A graphics card takes a batch as one piece, and gives other bits.
+    pub device: Device,
     /// Seed of all randomness.
     pub seed: u64,
     /// Passes over the training set, at most.
@@ -108,6 +112,7 @@ impl TrainingConfig {
     pub fn new(network: NetworkConfig) -> Self {
         Self {
             network,
+            device: Device::Cpu,
             seed: 2025,
             epoch_n: 5,
             batch_n: 256,
@@ -385,11 +390,13 @@ fn log_probabilities(
     beats: Beats<'_>,
     rows: Range<usize>,
 ) -> Result<Vec<f32>, TrainingError> {
+    let members = model.members();
     let piece = |idx: usize| {
         let start = rows.start + idx * SCORED_PIECE_N;
         let range = start..rows.end.min(start + SCORED_PIECE_N);
         match &model.architecture {
-            Architecture::Network(config) => network::log_probabilities(model, config, beats, range),
+            Architecture::Network(config) => network::log_probabilities(&members, config, beats, range),
+            Architecture::Ensemble(config) => network::log_probabilities(&members, &config.member, beats, range),
             Architecture::Logistic(config) => Ok(crate::baseline::log_probabilities(model, config, beats, range)),
         }
     };
@@ -405,6 +412,7 @@ struct Run<'a> {
     config: &'a TrainingConfig,
     training: Samples<'a>,
     workers: Workers,
+    device: burn::tensor::Device,
     positions: Vec<usize>,
     class_weights: Vec<f32>,
     model: Model,
@@ -454,6 +462,25 @@ struct Taken {
     stream_idx: u64,
 }
 
+/// A piece of a batch, ready for the network.
+struct Prepared {
+    piece: Piece,
+    /// Factors of the hidden units, beat after beat.
+    dropout: Vec<f32>,
+    /// `[beat, class]`: what the logarithms of the probabilities are multiplied with for the loss.
+    targets: Vec<f32>,
+}
+
+impl Prepared {
+    /// This piece and another after it.
+    fn and(mut self, other: Self) -> Self {
+        self.piece.append(other.piece);
+        self.dropout.extend(other.dropout);
+        self.targets.extend(other.targets);
+        self
+    }
+}
+
 /// What one piece of a batch gives.
 struct PieceGradients {
     gradients: Vec<Vec<f32>>,
@@ -463,6 +490,7 @@ struct PieceGradients {
 impl<'a> Run<'a> {
     fn new(config: &'a TrainingConfig, training: Samples<'a>, thread_n: NonZeroUsize) -> Result<Self, TrainingError> {
         let positions = config.network.positions()?;
+        let device = config.device.open()?.autodiff();
         let mut tensors = network::initial_tensors(&config.network, config.seed)?;
         let signature = &config.network.signature;
         training.check(signature).map_err(|source| TrainingError::Samples { set: "training", source })?;
@@ -474,7 +502,7 @@ impl<'a> Run<'a> {
         let model = Model { architecture: Architecture::Network(config.network.clone()), tensors };
         model.check()?;
         let workers = Workers::new(thread_n).map_err(|source| TrainingError::Threads { source })?;
-        Ok(Self { config, training, workers, positions, class_weights, model, moments, step: 0, draws: None })
+        Ok(Self { config, training, workers, device, positions, class_weights, model, moments, step: 0, draws: None })
     }
 
     /// Epoch after epoch until the end.
@@ -623,17 +651,21 @@ impl<'a> Run<'a> {
         for (batch_idx, batch) in self.taken(epoch).chunks(self.config.batch_n).enumerate() {
             let batch_weight: f32 = batch.iter().map(|taken| self.class_weight(taken.sample_idx)).sum();
             let pieces: Vec<&[Taken]> = batch.chunks(self.config.piece_n).collect();
-            let results = self
-                .workers
-                .map(pieces.len(), |piece_idx| self.piece_gradients(epoch, pieces[piece_idx], batch_weight));
-            for (piece, result) in pieces.iter().zip(&results) {
-                for (row, taken) in result.log_probabilities.chunks_exact(class_n).zip(*piece) {
-                    if !row.iter().all(|value| value.is_finite()) {
-                        return Err(TrainingError::Diverged { epoch, batch_idx });
-                    }
-                    let label = usize::from(self.training.labels[taken.sample_idx]);
-                    tally.add(row, label, self.class_weight(taken.sample_idx));
+            let prepared = |piece_idx: usize| self.prepared(epoch, pieces[piece_idx], batch_weight);
+            let results = match self.config.device {
+                Device::Cpu => self.workers.map(pieces.len(), |piece_idx| self.gradients(prepared(piece_idx))),
+                Device::Cuda | Device::Wgpu => {
+                    let whole = self.workers.map(pieces.len(), prepared).into_iter().reduce(Prepared::and);
+                    whole.map(|whole| self.gradients(whole)).into_iter().collect()
                 }
+            };
+            let rows = results.iter().flat_map(|result| result.log_probabilities.chunks_exact(class_n));
+            for (row, taken) in rows.zip(batch) {
+                if !row.iter().all(|value| value.is_finite()) {
+                    return Err(TrainingError::Diverged { epoch, batch_idx });
+                }
+                let label = usize::from(self.training.labels[taken.sample_idx]);
+                tally.add(row, label, self.class_weight(taken.sample_idx));
             }
             self.step += 1;
             if !self.update(results) {
@@ -656,16 +688,16 @@ impl<'a> Run<'a> {
         }
         let (mean, deviation) =
             (self.model.values("scaling.feature_mean"), self.model.values("scaling.feature_deviation"));
-        let added = stream.normals(row.len(), noise);
         let feature = |idx: usize| match stream.uniform() < share {
             true => mean[idx],
-            false => row[idx] + added[idx] * deviation[idx],
+            false if noise > 0.0 => row[idx] + noise * stream.nearly_normal() * deviation[idx],
+            false => row[idx],
         };
         Cow::Owned((0..row.len()).map(feature).collect())
     }
 
-    /// The gradients of a piece's share of the batch's mean loss.
-    fn piece_gradients(&self, epoch: usize, samples: &[Taken], batch_weight: f32) -> PieceGradients {
+    /// A piece of a batch, drawn, disturbed and ready for the network.
+    fn prepared(&self, epoch: usize, samples: &[Taken], batch_weight: f32) -> Prepared {
         let config = self.config;
         let signature = self.signature();
         let (window_n, class_n) = (signature.window_n, signature.class_n());
@@ -692,12 +724,18 @@ impl<'a> Run<'a> {
             let label = usize::from(self.training.labels[sample_idx]);
             targets[row * class_n + label] = -self.class_weights[label] / batch_weight;
         }
-        let device = Device::flex().autodiff();
-        let weights = Weights::new(&self.model, &device, true);
-        let dropout = (config.dropout > 0.0).then_some(dropout);
-        let logits = network::forward(&config.network, &self.positions, &weights, piece, dropout, &device);
+        Prepared { piece, dropout, targets }
+    }
+
+    /// The gradients of a piece's share of the batch's mean loss.
+    fn gradients(&self, prepared: Prepared) -> PieceGradients {
+        let (config, device) = (self.config, &self.device);
+        let shape = [prepared.piece.beat_n, self.signature().class_n()];
+        let weights = Weights::new(&self.model, device, true);
+        let dropout = (config.dropout > 0.0).then_some(prepared.dropout);
+        let logits = network::forward(&config.network, &self.positions, &weights, prepared.piece, dropout, device);
         let log_probabilities = burn::tensor::activation::log_softmax(logits, 1);
-        let targets = burn::tensor::Tensor::from_data(TensorData::new(targets, [samples.len(), class_n]), &device);
+        let targets = burn::tensor::Tensor::from_data(TensorData::new(prepared.targets, shape), device);
         let mut gradients = (log_probabilities.clone() * targets).sum().backward();
         // A weight that no beat of the piece reached has no gradient.
         let values = |weight: &Weight| match weight {
@@ -779,14 +817,11 @@ fn disturb(config: &TrainingConfig, window: &[f32], stream: &mut Stream, to: &mu
         let (below_idx, share) = (place as usize, place.fract());
         let below = window[below_idx];
         let value = below + share * (window[(below_idx + 1).min(window.len() - 1)] - below);
-        let wave = (std::f32::consts::TAU * (phase + turn_n * idx as f32 / last.max(1.0))).sin();
+        let wave = sine(phase + turn_n * idx as f32 / last.max(1.0));
         (if inverted { 1.0 - value } else { value }) + wander * wave
     }));
     if config.noise_deviation > 0.0 {
-        for pair in to.chunks_mut(2) {
-            let (a, b) = stream.normal_pair();
-            pair.iter_mut().zip([a, b]).for_each(|(value, noise)| *value += config.noise_deviation * noise);
-        }
+        to.iter_mut().for_each(|value| *value += config.noise_deviation * stream.nearly_normal());
     }
     let minimum = to.iter().copied().fold(f32::INFINITY, f32::min);
     let range = to.iter().copied().fold(f32::NEG_INFINITY, f32::max) - minimum;
@@ -887,6 +922,9 @@ pub enum TrainingError {
         /// The batch, from 0.
         batch_idx: usize,
     },
+    /// The device cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The checkpoint is not of this training.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

@@ -15,13 +15,18 @@ use synthetic::{Set, config, signature};
 
 const ONE: NonZeroUsize = NonZeroUsize::MIN;
 
-/// A network and a baseline, both trained a little.
-fn models() -> [Model; 2] {
-    let set = Set::new(200, 21);
-    let config = TrainingConfig { epoch_n: 2, ..config() };
+/// A network, trained a little.
+fn network(set: &Set, seed: u64) -> Model {
+    let config = TrainingConfig { epoch_n: 2, seed, ..config() };
     let mut hear = |_: Moment<'_>| ControlFlow::Continue(());
-    let network = train(&config, set.samples(), set.samples(), Conduct::new(ONE, &mut hear)).unwrap();
-    [network.model, train_baseline(&BaselineConfig::new(signature()), set.samples()).unwrap()]
+    train(&config, set.samples(), set.samples(), Conduct::new(ONE, &mut hear)).unwrap().model
+}
+
+/// A network, an ensemble and a baseline.
+fn models() -> [Model; 3] {
+    let set = Set::new(200, 21);
+    let ensemble = Model::ensemble(vec![network(&set, 3), network(&set, 4), network(&set, 5)]).unwrap();
+    [network(&set, 3), ensemble, train_baseline(&BaselineConfig::new(signature()), set.samples()).unwrap()]
 }
 
 fn metadata() -> BTreeMap<String, String> {
@@ -64,6 +69,33 @@ fn engines_agree_with_burn() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn an_ensemble_has_the_mean_of_its_members_logits() {
+    let set = Set::new(200, 21);
+    let members = vec![network(&set, 3), network(&set, 4)];
+    let ensemble = Model::ensemble(members.clone()).unwrap();
+    let of = |model: &Model| predict(model, set.samples().beats, ONE).unwrap();
+    let (first, second, found) = (of(&members[0]), of(&members[1]), of(&ensemble));
+    assert_ne!(first, second);
+    for ((first, second), found) in first.chunks(5).zip(second.chunks(5)).zip(found.chunks(5)) {
+        // The mean of logits is the geometric mean of probabilities, scaled to a sum of 1.
+        let means: Vec<f32> = first.iter().zip(second).map(|(first, second)| (first * second).sqrt()).collect();
+        let sum: f32 = means.iter().sum();
+        assert!(means.iter().zip(found).all(|(mean, found)| (mean / sum - found).abs() < 1e-5));
+    }
+    // A temperature divides the logits of all members, so that of the ensemble.
+    let scaled = of(&ensemble.scaled(2.0, &[0.0; 5]).unwrap());
+    for (found, scaled) in found.chunks(5).zip(scaled.chunks(5)) {
+        let ratio = |row: &[f32]| (row[0] / row[1]).ln();
+        assert!((ratio(found) - 2.0 * ratio(scaled)).abs() < 1e-3);
+    }
+    assert_eq!(Model::ensemble(vec![members[0].clone()]).unwrap(), members[0]);
+    for wrong in [vec![], vec![members[0].clone(), models()[2].clone()], vec![models()[2].clone(), members[0].clone()]]
+    {
+        assert!(Model::ensemble(wrong).unwrap_err().to_string().contains("ensemble"));
     }
 }
 

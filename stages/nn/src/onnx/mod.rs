@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 
 use crate::baseline::LogisticConfig;
-use crate::model::{Architecture, FEATURE_LIMIT_DEVIATIONS, Model, ModelError, Signature};
+use crate::model::{Architecture, EnsembleConfig, FEATURE_LIMIT_DEVIATIONS, Model, ModelError, Signature};
 use crate::network::NetworkConfig;
 
 #[expect(unreachable_pub, clippy::all, reason = "a generated file")]
@@ -52,10 +52,11 @@ pub const PROBABILITIES_OUTPUT: &str = "probabilities";
 const OPSET_VERSION: i64 = 17;
 const IR_VERSION: i64 = 8;
 /// The operators that this crate writes, and so the only ones that it reads.
-const OPERATORS: [&str; 13] = [
+const OPERATORS: [&str; 14] = [
     "Add",
     "AveragePool",
     "Clip",
+    "Concat",
     "Conv",
     "Div",
     "Flatten",
@@ -88,7 +89,12 @@ pub fn export(model: &Model, metadata: &BTreeMap<String, String>) -> Result<Vec<
 
     let mut graph = GraphBuilder::default();
     let logits = match &model.architecture {
-        Architecture::Network(config) => network_graph(&mut graph, model, config)?,
+        Architecture::Network(config) => {
+            let inputs = feature_inputs(&mut graph, &config.signature);
+            let fused = network_graph(&mut graph, model, config, "", inputs.as_ref())?;
+            graph.dense("class", &fused, model)
+        }
+        Architecture::Ensemble(config) => ensemble_graph(&mut graph, model, config)?,
         Architecture::Logistic(config) => logistic_graph(&mut graph, model, config),
     };
     graph.node("Softmax", &[&logits], PROBABILITIES_OUTPUT, vec![int("axis", 1)]);
@@ -253,13 +259,43 @@ fn dimensions(value: &ValueInfoProto) -> Vec<Option<i64>> {
     .collect()
 }
 
-/// Writes the network up to its logits and gives their name.
-fn network_graph(graph: &mut GraphBuilder, model: &Model, config: &NetworkConfig) -> Result<String, ModelError> {
+/// Writes all networks of an ensemble up to the mean of their logits and gives its name. The mean is one layer: their last
+/// activations side by side, times their last weights one under another, divided by their number.
+fn ensemble_graph(graph: &mut GraphBuilder, model: &Model, config: &EnsembleConfig) -> Result<String, ModelError> {
+    let inputs = feature_inputs(graph, &config.member.signature);
+    let (mut fused, mut weights) = (Vec::new(), Vec::new());
+    let mut bias = vec![0.0_f64; model.signature().class_n()];
+    for prefix in config.prefixes() {
+        fused.push(network_graph(graph, model, &config.member, &prefix, inputs.as_ref())?);
+        weights.extend_from_slice(model.values(&format!("{prefix}class.weight")));
+        let own = model.values(&format!("{prefix}class.bias"));
+        bias.iter_mut().zip(own).for_each(|(sum, own)| *sum += f64::from(*own));
+    }
+    let mean = |sum: f64| (sum / config.member_n as f64) as f32;
+    weights.iter_mut().for_each(|weight| *weight = mean(f64::from(*weight)));
+    let class_n = bias.len();
+    graph.initializers.push(floats("class.weight", &[weights.len() / class_n, class_n], weights));
+    graph.initializers.push(floats("class.bias", &[class_n], bias.into_iter().map(mean).collect()));
+    let fused: Vec<&str> = fused.iter().map(String::as_str).collect();
+    let fused = graph.node("Concat", &fused, "fused.all", vec![int("axis", 1)]);
+    Ok(graph.node("Gemm", &[&fused, "class.weight", "class.bias"], "class.sum", Vec::new()))
+}
+
+/// Writes one network up to the activations before its logits and gives their name. The names of its tensors and nodes begin
+/// with `prefix`; `inputs` are features and whether they are known, if it takes any.
+fn network_graph(
+    graph: &mut GraphBuilder,
+    model: &Model,
+    config: &NetworkConfig,
+    prefix: &str,
+    inputs: Option<&(String, String)>,
+) -> Result<String, ModelError> {
+    let full = |name: &str| format!("{prefix}{name}");
     let positions = config.positions()?;
     let mut below = WINDOW_INPUT.to_owned();
     let mut channel_n = 1;
     for (idx, convolution) in config.convolutions.iter().enumerate() {
-        let name = format!("convolution{idx}");
+        let name = full(&format!("convolution{idx}"));
         let (kernel_n, out_n) = (convolution.kernel_n, convolution.channel_n);
         // burn: [(k, c), out]; ONNX: [out, c, k].
         let weight = model.values(&format!("{name}.weight"));
@@ -275,8 +311,8 @@ fn network_graph(graph: &mut GraphBuilder, model: &Model, config: &NetworkConfig
         }
         if idx == 0 {
             // The window's standardisation (x - mean) / deviation is folded into the first convolution.
-            let mean = f64::from(model.values("scaling.window_mean")[0]);
-            let deviation = f64::from(model.values("scaling.window_deviation")[0]);
+            let mean = f64::from(model.values(&full("scaling.window_mean"))[0]);
+            let deviation = f64::from(model.values(&full("scaling.window_deviation"))[0]);
             for (out, bias) in bias.iter_mut().enumerate() {
                 let row = &mut kernel[out * kernel_n..][..kernel_n];
                 let sum: f64 = row.iter().map(|value| f64::from(*value)).sum();
@@ -298,9 +334,9 @@ fn network_graph(graph: &mut GraphBuilder, model: &Model, config: &NetworkConfig
         below = graph.node("Relu", &[&sum], &format!("{name}.relu"), Vec::new());
         channel_n = out_n;
     }
-    let flat = graph.node("Flatten", &[&below], "flat", vec![int("axis", 1)]);
+    let flat = graph.node("Flatten", &[&below], &full("flat"), vec![int("axis", 1)]);
     // burn flattens (position, channel), ONNX (channel, position).
-    let weight = model.values("window.weight");
+    let weight = model.values(&full("window.weight"));
     let (hidden_n, position_n) = (config.hidden_n, positions.last().copied().unwrap_or(0));
     let mut permuted = Vec::with_capacity(weight.len());
     for channel in 0..channel_n {
@@ -308,19 +344,18 @@ fn network_graph(graph: &mut GraphBuilder, model: &Model, config: &NetworkConfig
             permuted.extend_from_slice(&weight[(position * channel_n + channel) * hidden_n..][..hidden_n]);
         }
     }
-    let mut hidden = graph.gemm("window", &flat, &[weight.len() / hidden_n, hidden_n], permuted, model);
-    if config.signature.feature_n() > 0 {
-        let (features, present) = feature_inputs(graph, model);
-        let branch = graph.dense("feature_hidden", &features, model);
-        let branch = graph.node("Relu", &[&branch], "feature_hidden.relu", Vec::new());
-        let branch = graph.dense("features", &branch, model);
-        let branch = graph.node("Mul", &[&branch, &present], "features.masked", Vec::new());
-        hidden = graph.node("Add", &[&hidden, &branch], "hidden", Vec::new());
+    let mut hidden = graph.gemm(&full("window"), &flat, &[weight.len() / hidden_n, hidden_n], permuted, model);
+    if let Some((features, present)) = inputs {
+        let features = limited(graph, model, prefix, features);
+        let branch = graph.dense(&full("feature_hidden"), &features, model);
+        let branch = graph.node("Relu", &[&branch], &full("feature_hidden.relu"), Vec::new());
+        let branch = graph.dense(&full("features"), &branch, model);
+        let branch = graph.node("Mul", &[&branch, present], &full("features.masked"), Vec::new());
+        hidden = graph.node("Add", &[&hidden, &branch], &full("hidden"), Vec::new());
     }
-    let hidden = graph.node("Relu", &[&hidden], "hidden.relu", Vec::new());
-    let fused = graph.dense("fused", &hidden, model);
-    let fused = graph.node("Relu", &[&fused], "fused.relu", Vec::new());
-    Ok(graph.dense("class", &fused, model))
+    let hidden = graph.node("Relu", &[&hidden], &full("hidden.relu"), Vec::new());
+    let fused = graph.dense(&full("fused"), &hidden, model);
+    Ok(graph.node("Relu", &[&fused], &full("fused.relu"), Vec::new()))
 }
 
 /// Writes the logistic regression up to its logits and gives their name.
@@ -329,24 +364,26 @@ fn logistic_graph(graph: &mut GraphBuilder, model: &Model, config: &LogisticConf
         vec![ints("kernel_shape", &[config.pool_n]), ints("pads", &[0, 0]), ints("strides", &[config.pool_n])];
     let pooled = graph.node("AveragePool", &[WINDOW_INPUT], "pooled", pooling);
     let flat = graph.node("Flatten", &[&pooled], "flat", vec![int("axis", 1)]);
-    let standardised = standardised(graph, model, "window", &flat);
+    let standardised = standardised(graph, model, "", "window", &flat);
     for name in ["window.weight", "class.bias"] {
         graph.tensor(model, name);
     }
     let logits = graph.node("Gemm", &[&standardised, "window.weight", "class.bias"], "window.logits", Vec::new());
-    if config.signature.feature_n() == 0 {
-        return logits;
-    }
-    let (features, present) = feature_inputs(graph, model);
+    let Some((features, present)) = feature_inputs(graph, &config.signature) else { return logits };
+    let features = limited(graph, model, "", &features);
     graph.tensor(model, "features.weight");
     let branch = graph.node("MatMul", &[&features, "features.weight"], "features.logits", Vec::new());
     let branch = graph.node("Mul", &[&branch, &present], "features.masked", Vec::new());
     graph.node("Add", &[&logits, &branch], "logits", Vec::new())
 }
 
-/// Splits the input of features in standardised, limited features and the column that says whether they are known.
-fn feature_inputs(graph: &mut GraphBuilder, model: &Model) -> (String, String) {
-    let feature_n = model.signature().feature_n();
+/// Splits the input of features in features and the column that says whether they are known; nothing where a model takes
+/// none.
+fn feature_inputs(graph: &mut GraphBuilder, signature: &Signature) -> Option<(String, String)> {
+    let feature_n = signature.feature_n();
+    if feature_n == 0 {
+        return None;
+    }
     let bounds = [("start", 0), ("split", feature_n), ("end", feature_n + 1), ("axis", 1)];
     for (name, value) in bounds {
         graph.initializers.push(integers(&format!("features.{name}"), &[value]));
@@ -363,21 +400,25 @@ fn feature_inputs(graph: &mut GraphBuilder, model: &Model) -> (String, String) {
         "features.present",
         Vec::new(),
     );
-    let features = standardised(graph, model, "feature", &features);
     graph.initializers.push(floats("features.lowest", &[], vec![-FEATURE_LIMIT_DEVIATIONS]));
     graph.initializers.push(floats("features.highest", &[], vec![FEATURE_LIMIT_DEVIATIONS]));
-    let features =
-        graph.node("Clip", &[&features, "features.lowest", "features.highest"], "features.limited", Vec::new());
-    (features, present)
+    Some((features, present))
 }
 
-/// Writes `(input - scaling.{name}_mean) / scaling.{name}_deviation`.
-fn standardised(graph: &mut GraphBuilder, model: &Model, name: &str, input: &str) -> String {
-    let (mean, deviation) = (format!("scaling.{name}_mean"), format!("scaling.{name}_deviation"));
+/// Writes features in standard deviations, within their limits.
+fn limited(graph: &mut GraphBuilder, model: &Model, prefix: &str, features: &str) -> String {
+    let features = standardised(graph, model, prefix, "feature", features);
+    let name = format!("{prefix}features.limited");
+    graph.node("Clip", &[&features, "features.lowest", "features.highest"], &name, Vec::new())
+}
+
+/// Writes `(input - scaling.{name}_mean) / scaling.{name}_deviation`, names with `prefix` in front.
+fn standardised(graph: &mut GraphBuilder, model: &Model, prefix: &str, name: &str, input: &str) -> String {
+    let (mean, deviation) = (format!("{prefix}scaling.{name}_mean"), format!("{prefix}scaling.{name}_deviation"));
     graph.tensor(model, &mean);
     graph.tensor(model, &deviation);
-    let centred = graph.node("Sub", &[input, &mean], &format!("{name}.centred"), Vec::new());
-    graph.node("Div", &[&centred, &deviation], &format!("{name}.standardised"), Vec::new())
+    let centred = graph.node("Sub", &[input, &mean], &format!("{prefix}{name}.centred"), Vec::new());
+    graph.node("Div", &[&centred, &deviation], &format!("{prefix}{name}.standardised"), Vec::new())
 }
 
 /// Nodes and constants in the order of writing.
