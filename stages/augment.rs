@@ -21,9 +21,8 @@
 //!
 //! Invariant: the same seed gives the same rows, whatever else runs (`tests::same_seed_same_rows`).
 
-use std::f32::consts::FRAC_PI_4;
+use std::f32::consts::{FRAC_PI_4, TAU};
 
-use ecgpipe_nn::noise::{nearly_normal, sine};
 use ecgpipe_sdk::{
     Beats, Context, Each, Features, One, Part, Signals, Split, SplitRow, Stage, StageError, StageFacts, derived_seed,
     facts::names, kinds::Beat, ports,
@@ -222,14 +221,11 @@ impl Copies {
 
     fn add(&mut self, params: &Params, original: &Original<'_>, rhythm: Rhythm, seed: u64) -> Result<(), StageError> {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-        let mut cycles = match rhythm {
-            Rhythm::Runs => original.runs(&mut rng),
-            Rhythm::AsIs => original.blocks(&mut rng).concat(),
-            Rhythm::Fibrillation => original.fibrillating(&mut rng),
-        };
+        let mut cycles =
+            if rhythm == Rhythm::Runs { original.runs(&mut rng) } else { original.cycles(rhythm, &mut rng) };
         original.fuse(&mut cycles, params.fusion_share, &mut rng);
         let positions = positions(params, &cycles, &mut rng);
-        let shapes = changed(params, &original.shapes, &cycles, &mut rng);
+        let shapes = changed(params, &original.shapes, &cycles, rhythm, &mut rng);
         let rhythm = rhythm::columns(&positions, POSITION_HZ, params.past_n)
             .map_err(|error| StageError::from_error(&error).record(&original.beats.record))?;
         let columns: Vec<Vec<f32>> =
@@ -302,8 +298,6 @@ const FIBRILLATION_WAVE_N: std::ops::Range<f32> = 6.4..14.4;
 struct Cycle {
     beat_idx: usize,
     interval_s: f64,
-    /// Whether the atria fibrillate.
-    fibrillates: bool,
     fusion: Option<Fusion>,
 }
 
@@ -362,12 +356,7 @@ impl<'a> Original<'a> {
             _ => self.samples[beat_idx] - self.samples[beat_idx - 1],
         };
         let interval_s = step_n as f64 / self.beats.sampling_frequency_hz;
-        Cycle {
-            beat_idx,
-            interval_s: if interval_s > 0.0 { interval_s } else { 1.0 },
-            fibrillates: false,
-            fusion: None,
-        }
+        Cycle { beat_idx, interval_s: if interval_s > 0.0 { interval_s } else { 1.0 }, fusion: None }
     }
 
     /// How irregular the beats are that are not premature: the median step of the logarithm of their RR intervals.
@@ -437,9 +426,9 @@ impl<'a> Original<'a> {
         }
     }
 
-    /// Blocks of consecutive cycles, those with more unusual beats more often.
-    fn blocks(&self, rng: &mut Xoshiro256PlusPlus) -> Vec<Vec<Cycle>> {
-        let mut blocks: Vec<Vec<Cycle>> = Vec::new();
+    /// The cycles of a copy.
+    fn cycles(&self, rhythm: Rhythm, rng: &mut Xoshiro256PlusPlus) -> Vec<Cycle> {
+        let mut cycles = Vec::with_capacity(self.samples.len());
         let mut start = 0;
         while start < self.samples.len() {
             let end = (start + rng.random_range(BLOCK_BEAT_N)).min(self.samples.len());
@@ -447,44 +436,22 @@ impl<'a> Original<'a> {
             let share = unusual_n as f32 / (end - start) as f32;
             let is_kept = rng.random::<f32>() < PLAIN_BLOCK_SHARE + 4.0 * share;
             // A record of a few beats keeps at least the first block.
-            if is_kept || (blocks.is_empty() && end == self.samples.len()) {
-                blocks.push((start..end).map(|idx| self.cycle(idx)).collect());
+            if is_kept || (cycles.is_empty() && end == self.samples.len()) {
+                // Fibrillation has no supraventricular premature beats: they could not be told.
+                let stays = |idx: &usize| rhythm != Rhythm::Fibrillation || !self.is_supraventricular(*idx);
+                cycles.extend((start..end).filter(stays).map(|idx| self.cycle(idx)));
             }
             start = end;
         }
-        blocks
-    }
-
-    /// The cycles that stay where the atria fibrillate, which has no supraventricular premature beats: they could not be told.
-    fn without_supraventricular(&self, mut cycles: Vec<Cycle>) -> Vec<Cycle> {
-        cycles.retain(|cycle| !self.is_supraventricular(cycle.beat_idx));
+        if rhythm == Rhythm::Fibrillation {
+            let mean_s = cycles.iter().map(|cycle| cycle.interval_s).sum::<f64>() / cycles.len().max(1) as f64;
+            let deviation = rng.random_range(FIBRILLATION_RR_SD_LOG);
+            for cycle in &mut cycles {
+                let normal: f64 = StandardNormal.sample(rng);
+                cycle.interval_s = mean_s * (deviation * normal).exp();
+            }
+        }
         cycles
-    }
-
-    /// The atria fibrillate all the time.
-    fn fibrillating(&self, rng: &mut Xoshiro256PlusPlus) -> Vec<Cycle> {
-        let mut cycles = self.without_supraventricular(self.blocks(rng).concat());
-        let mean_s = mean_interval_s(&cycles);
-        fibrillate(&mut cycles, mean_s, rng);
-        cycles
-    }
-}
-
-/// The mean RR interval; 1 s of nothing.
-fn mean_interval_s(cycles: &[Cycle]) -> f64 {
-    match cycles.len() {
-        0 => 1.0,
-        cycle_n => cycles.iter().map(|cycle| cycle.interval_s).sum::<f64>() / cycle_n as f64,
-    }
-}
-
-/// Draws RR intervals as in atrial fibrillation.
-fn fibrillate(cycles: &mut [Cycle], mean_s: f64, rng: &mut Xoshiro256PlusPlus) {
-    let deviation = rng.random_range(FIBRILLATION_RR_SD_LOG);
-    for cycle in cycles {
-        let normal: f64 = StandardNormal.sample(rng);
-        cycle.interval_s = mean_s * (deviation * normal).exp();
-        cycle.fibrillates = true;
     }
 }
 
@@ -503,7 +470,13 @@ fn positions(params: &Params, cycles: &[Cycle], rng: &mut Xoshiro256PlusPlus) ->
 }
 
 /// The shapes of a copy.
-fn changed(params: &Params, original: &Shapes, cycles: &[Cycle], rng: &mut Xoshiro256PlusPlus) -> Shapes {
+fn changed(
+    params: &Params,
+    original: &Shapes,
+    cycles: &[Cycle],
+    rhythm: Rhythm,
+    rng: &mut Xoshiro256PlusPlus,
+) -> Shapes {
     let lead_n = original.leads.len();
     // New leads as sums of the old ones.
     let mixing: Vec<Vec<f32>> = if lead_n == 2 {
@@ -520,7 +493,8 @@ fn changed(params: &Params, original: &Shapes, cycles: &[Cycle], rng: &mut Xoshi
         vec![vec![1.0]]
     };
     let (noise, wander) = (params.noise_max * rng.random::<f32>(), params.wander_max * rng.random::<f32>());
-    let fibrillation = rng.random_range(FIBRILLATION_WAVE);
+    let fibrillates = rhythm == Rhythm::Fibrillation;
+    let fibrillation = if fibrillates { rng.random_range(FIBRILLATION_WAVE) } else { 0.0 };
     let mut leads = vec![Vec::with_capacity(cycles.len() * SHAPE_N); mixing.len()];
     for cycle in cycles {
         let shift = rng.random_range(0..=2 * params.shift_max_n) as i64 - params.shift_max_n as i64;
@@ -545,13 +519,13 @@ fn changed(params: &Params, original: &Shapes, cycles: &[Cycle], rng: &mut Xoshi
             if noise > 0.0 {
                 let mut before = 0.0;
                 for sample in &mut shape {
-                    let normal = nearly_normal(rng.random());
+                    let normal = nearly_normal(rng);
                     // Neighbours share half of their noise, as below 40 Hz.
                     *sample += noise * 0.7 * (normal + before);
                     before = normal;
                 }
             }
-            if cycle.fibrillates {
+            if fibrillates {
                 shape[P.start..QRS.start].fill(f32::NAN);
                 lead::interpolate_invalid(&mut shape);
                 let atrial = waves(fibrillation, atrial_phase, atrial_n);
@@ -592,6 +566,30 @@ fn waves(amplitude: f32, phase: f32, turn_n: f32) -> [f32; SHAPE_N] {
     std::array::from_fn(|idx| amplitude * sine(phase + turn_n * (idx as f32 / SHAPE_N as f32)))
 }
 
+/// The sine of so many turns, less than a million, within 0.00001: vector instructions do for it, a library's sine has none.
+fn sine(turns: f32) -> f32 {
+    /// Added and taken away again, it rounds to a whole number.
+    const ROUNDING: f32 = 12_582_912.0;
+    let part = turns - ((turns + ROUNDING) - ROUNDING);
+    // The same sine within a quarter of a turn.
+    let size = part.abs();
+    let turn = if size > 0.25 { 0.5 - size } else { size };
+    let (angle, square) = (TAU * turn, TAU * turn * (TAU * turn));
+    let series = 1.0 - square / 6.0 * (1.0 - square / 20.0 * (1.0 - square / 42.0 * (1.0 - square / 72.0)));
+    (angle * series).copysign(part)
+}
+
+/// A number of mean 0 and variance 1 that is hard to tell from a normal one: four uniform numbers together, out of one draw.
+/// None is beyond 3.5 deviations, which matters little to noise, each sample of which is a sum of two.
+fn nearly_normal(rng: &mut Xoshiro256PlusPlus) -> f32 {
+    /// Mean and standard deviation of the sum of four numbers that are uniform in 0 to 65535.
+    const MEAN: f32 = 131_070.0;
+    const DEVIATION: f32 = 37_837.2;
+    let drawn: u64 = rng.random();
+    let four: u64 = (0..4).map(|part| drawn >> (16 * part) & 0xffff).sum();
+    (four as i32 as f32 - MEAN) / DEVIATION
+}
+
 /// The features of copies and of the fusion beats in them, for [`Params`] and a seed.
 ///
 /// # Errors
@@ -613,8 +611,6 @@ pub fn copies(params: &Params, signals: &Signals, beats: &Beats, seed: u64) -> R
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use std::f32::consts::TAU;
-
     use super::*;
     use crate::morphology::tests::{BEAT_N, beats, column, is_ectopic, signals};
 
@@ -624,21 +620,11 @@ mod tests {
         copies
     }
 
-    /// Copies with their own rhythm alone.
-    fn as_it_is() -> Params {
-        Params { runs_n: 0, fibrillation_n: 0, ..Params::default() }
-    }
-
     /// Copies of one kind alone.
     fn only(rhythm: Rhythm) -> Features {
         let n = |kind| 8 * usize::from(rhythm == kind);
-        let params = Params {
-            copies_n: n(Rhythm::AsIs),
-            runs_n: n(Rhythm::Runs),
-            fibrillation_n: n(Rhythm::Fibrillation),
-            ..Params::default()
-        };
-        copied(&params, 7)
+        let (copies_n, runs_n, fibrillation_n) = (n(Rhythm::AsIs), n(Rhythm::Runs), n(Rhythm::Fibrillation));
+        copied(&Params { copies_n, runs_n, fibrillation_n, ..Params::default() }, 7)
     }
 
     #[test]
@@ -652,7 +638,7 @@ mod tests {
         assert!(first.columns.iter().flatten().all(|value| value.is_finite()));
         assert!(first.beat_idx.is_sorted() && first.beat_idx.iter().all(|idx| (0..BEAT_N as i64).contains(idx)));
         // More copies leave those before as they are.
-        let fewer = copied(&Params { copies_n: 1, ..as_it_is() }, 1);
+        let fewer = copied(&Params { copies_n: 1, runs_n: 0, fibrillation_n: 0, ..params }, 1);
         for (row, beat_idx) in fewer.beat_idx.iter().enumerate() {
             let place = first.beat_idx.iter().position(|other| other == beat_idx).unwrap();
             assert!((0..first.names.len()).all(|idx| first.columns[idx][place] == fewer.columns[idx][row]));
@@ -660,7 +646,16 @@ mod tests {
     }
 
     #[test]
-    fn waves_are_sines() {
+    fn noise_is_nearly_normal_and_waves_are_sines() {
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(5);
+        let drawn: Vec<f64> = (0..100_000).map(|_| f64::from(nearly_normal(&mut rng))).collect();
+        let moment = |power: i32| drawn.iter().map(|value| value.powi(power)).sum::<f64>() / drawn.len() as f64;
+        assert!(moment(1).abs() < 0.01 && (moment(2) - 1.0).abs() < 0.01 && moment(3).abs() < 0.02);
+        // 3 for normal numbers; a sum of four uniform ones has 0.3 less.
+        assert!((moment(4) - 2.7).abs() < 0.05, "{}", moment(4));
+        let within = |limit: f64| drawn.iter().filter(|value| value.abs() < limit).count() as f64 / 1e5;
+        assert!((within(1.0) - 0.683).abs() < 0.02 && (within(2.0) - 0.954).abs() < 0.01);
+
         let (amplitude, phase, turn_n) = (0.5, 0.3, 14.4);
         for (idx, found) in waves(amplitude, phase, turn_n).into_iter().enumerate() {
             let expected = amplitude * (TAU * (phase + turn_n * idx as f32 / SHAPE_N as f32)).sin();
@@ -681,7 +676,10 @@ mod tests {
     #[test]
     fn what_is_unlike_stays_unlike() {
         // A narrow QRS complex that is off by 16 ms is unlike, too.
-        let features = copied(&Params { copies_n: 2, shift_max_n: 0, noise_max: 0.01, ..as_it_is() }, 3);
+        let features = copied(
+            &Params { copies_n: 2, runs_n: 0, fibrillation_n: 0, shift_max_n: 0, noise_max: 0.01, ..Params::default() },
+            3,
+        );
         let cosine = column(&features, "cosine_to_dominant");
         for (row, &beat_idx) in features.beat_idx.iter().enumerate() {
             assert_eq!(cosine[row] < 0.85, is_ectopic(beat_idx as usize), "beat {beat_idx}: {}", cosine[row]);
@@ -715,7 +713,7 @@ mod tests {
     #[test]
     fn runs_are_of_premature_beats_and_as_many_as_there_are() {
         let signals = signals();
-        let params = Params { copies_n: 0, runs_n: 20, fusion_share: 0.0, ..as_it_is() };
+        let params = Params { copies_n: 0, fibrillation_n: 0, runs_n: 20, fusion_share: 0.0, ..Params::default() };
         let [features, fusions] = copies(&params, &signals, &labelled(&signals), 5).unwrap();
         assert!(fusions.beat_idx.is_empty());
         let premature_n = features.beat_idx.iter().filter(|&&idx| idx % 10 == 2).count();
@@ -729,7 +727,7 @@ mod tests {
     #[test]
     fn fusion_beats_are_between_normal_and_ventricular_ones() {
         let signals = signals();
-        let params = Params { fusion_share: 0.2, shift_max_n: 0, ..as_it_is() };
+        let params = Params { runs_n: 0, fibrillation_n: 0, fusion_share: 0.2, shift_max_n: 0, ..Params::default() };
         let [features, fusions] = copies(&params, &signals, &labelled(&signals), 5).unwrap();
         let share = fusions.beat_idx.len() as f32 / (features.beat_idx.len() + fusions.beat_idx.len()) as f32;
         assert!((0.1..0.2).contains(&share), "a fifth of the four fifths that are N: {share}");

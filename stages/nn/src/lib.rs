@@ -9,7 +9,6 @@
 //! | [`device`] | where a network is trained: processor or graphics card |
 //! | [`checkpoint`] | the state of a training between two epochs, and its bytes |
 //! | [`baseline`] | the logistic regression |
-//! | [`noise`] | noise and waves that cost little |
 //! | [`onnx`] | the ONNX contract: writing a file, reading what it says about itself |
 //! | [`inference`] | predictions from an ONNX file |
 //! | [`runtime`] | finding, fetching and loading ONNX Runtime |
@@ -26,7 +25,6 @@ pub mod device;
 pub mod inference;
 pub mod model;
 pub mod network;
-pub mod noise;
 pub mod onnx;
 mod random;
 pub mod runtime;

@@ -23,7 +23,6 @@ use crate::model::{
     Architecture, Beats, BeatsError, Model, ModelError, Samples, Signature, Tensor, mean_and_deviation,
 };
 use crate::network::{self, NetworkConfig, Piece, Weight, Weights};
-use crate::noise::sine;
 use crate::random::{Purpose, Stream};
 use crate::score::{Scores, Tally};
 use crate::workers::Workers;
@@ -688,10 +687,10 @@ impl<'a> Run<'a> {
         }
         let (mean, deviation) =
             (self.model.values("scaling.feature_mean"), self.model.values("scaling.feature_deviation"));
+        let added = stream.normals(row.len(), noise);
         let feature = |idx: usize| match stream.uniform() < share {
             true => mean[idx],
-            false if noise > 0.0 => row[idx] + noise * stream.nearly_normal() * deviation[idx],
-            false => row[idx],
+            false => row[idx] + added[idx] * deviation[idx],
         };
         Cow::Owned((0..row.len()).map(feature).collect())
     }
@@ -817,11 +816,14 @@ fn disturb(config: &TrainingConfig, window: &[f32], stream: &mut Stream, to: &mu
         let (below_idx, share) = (place as usize, place.fract());
         let below = window[below_idx];
         let value = below + share * (window[(below_idx + 1).min(window.len() - 1)] - below);
-        let wave = sine(phase + turn_n * idx as f32 / last.max(1.0));
+        let wave = (std::f32::consts::TAU * (phase + turn_n * idx as f32 / last.max(1.0))).sin();
         (if inverted { 1.0 - value } else { value }) + wander * wave
     }));
     if config.noise_deviation > 0.0 {
-        to.iter_mut().for_each(|value| *value += config.noise_deviation * stream.nearly_normal());
+        for pair in to.chunks_mut(2) {
+            let (a, b) = stream.normal_pair();
+            pair.iter_mut().zip([a, b]).for_each(|(value, noise)| *value += config.noise_deviation * noise);
+        }
     }
     let minimum = to.iter().copied().fold(f32::INFINITY, f32::min);
     let range = to.iter().copied().fold(f32::NEG_INFINITY, f32::max) - minimum;

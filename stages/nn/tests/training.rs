@@ -83,7 +83,7 @@ fn masked_features_are_trusted_less() {
         sure.iter().sum::<f32>() / sure.len() as f32
     };
     let (plain, masked, noisy) = (probability(0.0, 0.0), probability(0.5, 0.0), probability(0.0, 1.0));
-    assert!(masked < plain - 0.01 && noisy < plain - 0.005, "{plain} {masked} {noisy}");
+    assert!(masked < plain - 0.02 && noisy < plain - 0.005, "{plain} {masked} {noisy}");
 }
 
 #[test]
