@@ -22,10 +22,10 @@ use crate::{
     lead::{self, LeadReader},
     morphology::{
         filter::{LowPass, WORK_HZ, filtered_lead},
-        shapes::{MAX_LEAD_N, usual_height},
+        shapes::{MAX_LEAD_N, check_lead_n, usual_height},
     },
     resample::resampled_position,
-    sums::sum_pairs,
+    sums::dot,
 };
 
 /// Moves beats to the centres of their QRS complexes.
@@ -78,9 +78,7 @@ impl Stage for AlignBeats {
     type Outputs = Outputs;
 
     fn check(params: &Params) -> Result<(), String> {
-        if !(1..=MAX_LEAD_N).contains(&params.leads_n) {
-            return Err(format!("`leads_n` must be 1 or 2, not {}", params.leads_n));
-        }
+        check_lead_n(params.leads_n)?;
         if !(10.0..=100.0).contains(&params.kernel_ms) {
             return Err(format!("`kernel_ms` must be 10 to 100 ms, not {}", params.kernel_ms));
         }
@@ -125,22 +123,16 @@ pub fn aligned(params: &Params, signals: &Signals, beats: &Beats) -> Result<Beat
         let before = reach.min(half_way(idx.checked_sub(1).map(|idx| &marks[idx])));
         let after = reach.min(half_way(marks.get(idx + 1)));
         let centre = densest(&energy, mark, deviation).clamp(mark - before, mark + after);
-        let sample_idx = resampled_position_back(centre, hz).clamp(0, (beats.sample_n - 1).max(0));
+        let sample_idx = ((centre / WORK_HZ * hz).round() as i64).clamp(0, (beats.sample_n - 1).max(0));
         beat.sample_idx = sample_idx.max(least);
         least = beat.sample_idx.saturating_add(1);
     }
     Ok(aligned)
 }
 
-/// A place in working samples as a sample of the record.
-fn resampled_position_back(place: f64, hz: f64) -> i64 {
-    (place / WORK_HZ * hz).round() as i64
-}
-
 /// The squared slope over all leads, each in units of its usual QRS height, one number a working sample.
 fn slope_energy(params: &Params, signals: &Signals, marks: &[f64]) -> Result<Vec<f32>, StageError> {
-    let mut low_pass = LowPass::new(signals.sampling_frequency_hz)
-        .map_err(|error| StageError::from_error(&error).record(&signals.record))?;
+    let mut low_pass = LowPass::of(signals)?;
     let mut energy = Vec::new();
     for lead_idx in lead::choose_several(signals, &params.leads, params.leads_n)? {
         let mut reader = LeadReader::new(signals, lead_idx);
@@ -167,15 +159,13 @@ fn densest(energy: &[f32], mark: f64, deviation: f64) -> f64 {
             let distance = (idx as f64 - centre) / deviation;
             (-0.5 * distance * distance).exp() as f32
         };
-        let weights: Vec<f32> = (start..end).map(weight).collect();
         let offsets: Vec<f32> = (start..end).map(|idx| (idx as i64 - middle) as f32).collect();
-        let weighed: Vec<f32> =
-            weights.iter().zip(&energy[start..end]).map(|(weight, energy)| weight * energy).collect();
+        let weighed: Vec<f32> = (start..end).map(|idx| weight(idx) * energy[idx]).collect();
         let total: f32 = weighed.iter().sum();
         if total <= 0.0 {
             return mark;
         }
-        let next = middle as f64 + f64::from(sum_pairs(&weighed, &offsets, |weight, offset| weight * offset) / total);
+        let next = middle as f64 + f64::from(dot(&weighed, &offsets) / total);
         let step = next - centre;
         centre = next;
         if step.abs() < STEP_MIN {

@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     aami::{AamiClass, EscapeRule},
+    causal::check_past,
     lead,
     morphology::{
         self,
@@ -153,8 +154,7 @@ impl Stage for Augment {
         ];
         match checks.into_iter().find(|(_, value, low, high)| !(*low..=*high).contains(value)) {
             Some((name, value, low, high)) => Err(format!("`{name}` must be {low} to {high}, not {value}")),
-            None if params.past_n == Some(0) => Err("`past_n` must be 1 or more".to_owned()),
-            None => Ok(()),
+            None => check_past(params.past_n),
         }
     }
 

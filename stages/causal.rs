@@ -6,6 +6,14 @@
 
 use std::ops::Range;
 
+/// Whether `past_n` is possible, for the stages that have such a parameter.
+///
+/// # Errors
+/// Says what is, where it is not.
+pub(crate) fn check_past(past_n: Option<usize>) -> Result<(), String> {
+    if past_n == Some(0) { Err("`past_n` must be 1 or more".to_owned()) } else { Ok(()) }
+}
+
 /// The last row of each `columns_of(beats)`, for the ranges that end with each of `beat_n` beats and have at most `past_n`
 /// beats before it.
 ///

@@ -8,7 +8,7 @@ use ecgpipe_tables::{RhythmError, rhythm::NAMES, rhythm_features};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::causal::last_rows;
+use crate::causal::{check_past, last_rows};
 
 /// Computes features of each beat from RR intervals.
 pub struct Rhythm;
@@ -57,9 +57,7 @@ impl Stage for Rhythm {
     type Outputs = Outputs;
 
     fn check(params: &Params) -> Result<(), String> {
-        if params.past_n == Some(0) {
-            return Err("`past_n` must be 1 or more".to_owned());
-        }
+        check_past(params.past_n)?;
         if params.features.is_empty() {
             return Err("`features` must name at least one feature".to_owned());
         }

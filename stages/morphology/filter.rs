@@ -15,7 +15,7 @@ use std::{
     ops::Range,
 };
 
-use ecgpipe_sdk::StageError;
+use ecgpipe_sdk::{Signals, StageError};
 
 use crate::{
     lead::{self, LeadReader},
@@ -83,9 +83,17 @@ pub(crate) struct LowPass {
 }
 
 impl LowPass {
+    /// The filter for the leads of a record.
+    ///
+    /// # Errors
+    /// As [`LowPass::new`], with the record's name.
+    pub(crate) fn of(signals: &Signals) -> Result<Self, StageError> {
+        Self::new(signals.sampling_frequency_hz).map_err(|error| StageError::from_error(&error).record(&signals.record))
+    }
+
     /// # Errors
     /// If the frequency is not a positive number or more than 256 times another than [`WORK_HZ`].
-    pub(crate) fn new(from_hz: f64) -> Result<Self, ResampleError> {
+    pub(super) fn new(from_hz: f64) -> Result<Self, ResampleError> {
         let step = step(from_hz, WORK_HZ)?;
         let lower_hz = from_hz.min(WORK_HZ);
         let mut response = vec![0.0; 2 * RESPONSE_HALF_N + 1];

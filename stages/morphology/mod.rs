@@ -25,9 +25,12 @@ use serde_json::Value;
 use self::{
     context::Measured,
     groups::Groups,
-    shapes::{MAX_LEAD_N, Shapes},
+    shapes::{MAX_LEAD_N, Shapes, check_lead_n},
 };
-use crate::{causal::last_rows, lead};
+use crate::{
+    causal::{check_past, last_rows},
+    lead,
+};
 
 /// Computes features of each beat from its shape.
 pub struct Morphology;
@@ -82,13 +85,8 @@ impl Stage for Morphology {
     type Outputs = Outputs;
 
     fn check(params: &Params) -> Result<(), String> {
-        if !(1..=MAX_LEAD_N).contains(&params.leads_n) {
-            return Err(format!("`leads_n` must be 1 or 2, not {}", params.leads_n));
-        }
-        if params.past_n == Some(0) {
-            return Err("`past_n` must be 1 or more".to_owned());
-        }
-        Ok(())
+        check_lead_n(params.leads_n)?;
+        check_past(params.past_n)
     }
 
     fn facts(params: &Params, facts: &mut StageFacts<'_>) {

@@ -36,6 +36,17 @@ const SPIKE_AFTER_S: f64 = 0.04;
 /// Lower than any voltage of a heart on the skin.
 const LEAST_MV: f32 = 1e-4;
 
+/// Whether so many leads can be looked at, for the stages that have a parameter `leads_n`.
+///
+/// # Errors
+/// Says how many can, where they cannot.
+pub(crate) fn check_lead_n(leads_n: usize) -> Result<(), String> {
+    match leads_n {
+        1..=MAX_LEAD_N => Ok(()),
+        _ => Err(format!("`leads_n` must be 1 or 2, not {leads_n}")),
+    }
+}
+
 /// The beats of a record, lead by lead.
 pub(crate) struct Shapes {
     /// One lead: [`SHAPE_N`] numbers a beat, in units of the record's usual QRS height on this lead.
@@ -57,8 +68,7 @@ impl Shapes {
         lead_n: usize,
     ) -> Result<Self, StageError> {
         check_recording(signals, beats)?;
-        let mut low_pass = LowPass::new(signals.sampling_frequency_hz)
-            .map_err(|error| StageError::from_error(&error).record(&signals.record))?;
+        let mut low_pass = LowPass::of(signals)?;
         let mut cut = Self { leads: Vec::new(), spikes: Vec::new(), beat_n: beats.beats.len() };
         for lead_idx in lead::choose_several(signals, preferred, lead_n)? {
             let mut reader = LeadReader::new(signals, lead_idx);
