@@ -21,8 +21,9 @@
 //!
 //! Invariant: the same seed gives the same rows, whatever else runs (`tests::same_seed_same_rows`).
 
-use std::f32::consts::{FRAC_PI_4, TAU};
+use std::f32::consts::FRAC_PI_4;
 
+use ecgpipe_nn::noise::{nearly_normal, sine};
 use ecgpipe_sdk::{
     Beats, Context, Each, Features, One, Part, Signals, Split, SplitRow, Stage, StageError, StageFacts, derived_seed,
     facts::names, kinds::Beat, ports,
@@ -519,7 +520,7 @@ fn changed(
             if noise > 0.0 {
                 let mut before = 0.0;
                 for sample in &mut shape {
-                    let normal = nearly_normal(rng);
+                    let normal = nearly_normal(rng.random());
                     // Neighbours share half of their noise, as below 40 Hz.
                     *sample += noise * 0.7 * (normal + before);
                     before = normal;
@@ -566,30 +567,6 @@ fn waves(amplitude: f32, phase: f32, turn_n: f32) -> [f32; SHAPE_N] {
     std::array::from_fn(|idx| amplitude * sine(phase + turn_n * (idx as f32 / SHAPE_N as f32)))
 }
 
-/// The sine of so many turns, less than a million, within 0.00001: vector instructions do for it, a library's sine has none.
-fn sine(turns: f32) -> f32 {
-    /// Added and taken away again, it rounds to a whole number.
-    const ROUNDING: f32 = 12_582_912.0;
-    let part = turns - ((turns + ROUNDING) - ROUNDING);
-    // The same sine within a quarter of a turn.
-    let size = part.abs();
-    let turn = if size > 0.25 { 0.5 - size } else { size };
-    let (angle, square) = (TAU * turn, TAU * turn * (TAU * turn));
-    let series = 1.0 - square / 6.0 * (1.0 - square / 20.0 * (1.0 - square / 42.0 * (1.0 - square / 72.0)));
-    (angle * series).copysign(part)
-}
-
-/// A number of mean 0 and variance 1 that is hard to tell from a normal one: four uniform numbers together, out of one draw.
-/// None is beyond 3.5 deviations, which matters little to noise, each sample of which is a sum of two.
-fn nearly_normal(rng: &mut Xoshiro256PlusPlus) -> f32 {
-    /// Mean and standard deviation of the sum of four numbers that are uniform in 0 to 65535.
-    const MEAN: f32 = 131_070.0;
-    const DEVIATION: f32 = 37_837.2;
-    let drawn: u64 = rng.random();
-    let four: u64 = (0..4).map(|part| drawn >> (16 * part) & 0xffff).sum();
-    (four as i32 as f32 - MEAN) / DEVIATION
-}
-
 /// The features of copies and of the fusion beats in them, for [`Params`] and a seed.
 ///
 /// # Errors
@@ -611,6 +588,8 @@ pub fn copies(params: &Params, signals: &Signals, beats: &Beats, seed: u64) -> R
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use std::f32::consts::TAU;
+
     use super::*;
     use crate::morphology::tests::{BEAT_N, beats, column, is_ectopic, signals};
 
@@ -646,16 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_is_nearly_normal_and_waves_are_sines() {
-        let mut rng = Xoshiro256PlusPlus::seed_from_u64(5);
-        let drawn: Vec<f64> = (0..100_000).map(|_| f64::from(nearly_normal(&mut rng))).collect();
-        let moment = |power: i32| drawn.iter().map(|value| value.powi(power)).sum::<f64>() / drawn.len() as f64;
-        assert!(moment(1).abs() < 0.01 && (moment(2) - 1.0).abs() < 0.01 && moment(3).abs() < 0.02);
-        // 3 for normal numbers; a sum of four uniform ones has 0.3 less.
-        assert!((moment(4) - 2.7).abs() < 0.05, "{}", moment(4));
-        let within = |limit: f64| drawn.iter().filter(|value| value.abs() < limit).count() as f64 / 1e5;
-        assert!((within(1.0) - 0.683).abs() < 0.02 && (within(2.0) - 0.954).abs() < 0.01);
-
+    fn waves_are_sines() {
         let (amplitude, phase, turn_n) = (0.5, 0.3, 14.4);
         for (idx, found) in waves(amplitude, phase, turn_n).into_iter().enumerate() {
             let expected = amplitude * (TAU * (phase + turn_n * idx as f32 / SHAPE_N as f32)).sin();

@@ -30,7 +30,7 @@ pub struct PlotReliability;
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
     /// Part of the split to look at. Default: `test`.
-    pub part: PartName,
+    pub part: Part,
     /// Bins of equal width over the probabilities 0 to 1, 2 to 50. Default: 10.
     #[schemars(range(min = 2, max = 50))]
     pub bin_n: usize,
@@ -40,31 +40,9 @@ pub struct Params {
     pub name: String,
 }
 
-/// A part of the split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PartName {
-    /// What the model was fitted to: it looks better here than it is.
-    Training,
-    /// What chose the model.
-    Validation,
-    /// What neither saw.
-    Test,
-}
-
-impl PartName {
-    fn part(self) -> Part {
-        match self {
-            Self::Training => Part::Training,
-            Self::Validation => Part::Validation,
-            Self::Test => Part::Test,
-        }
-    }
-}
-
 impl Params {
     fn prefix(&self) -> &str {
-        if self.name.is_empty() { self.part.part().as_str() } else { &self.name }
+        if self.name.is_empty() { self.part.as_str() } else { &self.name }
     }
 
     fn stem(&self, base: &str) -> String {
@@ -74,7 +52,7 @@ impl Params {
 
 impl Default for Params {
     fn default() -> Self {
-        Self { part: PartName::Test, bin_n: 10, name: String::new() }
+        Self { part: Part::Test, bin_n: 10, name: String::new() }
     }
 }
 
@@ -125,8 +103,8 @@ impl Stage for PlotReliability {
     }
 
     fn run(params: &Params, inputs: Inputs, cx: &Context<'_>) -> Result<Outputs, StageError> {
-        let labelled = Labelled::gather(params.part.part(), &inputs.predictions, &inputs.split)?;
-        let (part, beat_n) = (params.part.part().as_str(), labelled.labels.len());
+        let labelled = Labelled::gather(params.part, &inputs.predictions, &inputs.split)?;
+        let (part, beat_n) = (params.part.as_str(), labelled.labels.len());
         if beat_n == 0 {
             cx.warn(format!("no reliability to draw: no beat of the {part} part has a prediction"));
         }
@@ -265,7 +243,7 @@ const RADIUS: (f64, f64) = (10.0, 3.0);
 
 fn draw(reliability: &Reliability, params: &Params) -> Scene {
     if reliability.beat_n == 0 {
-        let part = params.part.part().as_str();
+        let part = params.part.as_str();
         return chart::empty(TITLE, &format!("No beat of the {part} part has a prediction."));
     }
     let diagram = Frame { x: MARGIN + AXIS_WIDTH, y: TOP, width: SIDE, height: SIDE };
@@ -274,9 +252,9 @@ fn draw(reliability: &Reliability, params: &Params) -> Scene {
         Frame { x: diagram.right() + PANEL_GAP + AXIS_WIDTH, y: TOP, width: CURVE_WIDTH, height: strip.bottom() - TOP };
     let mut scene = Scene::new(TITLE, plot.right() + 12.0 + MARGIN, plot.bottom() + 42.0 + MARGIN);
     let subject = match params.part {
-        PartName::Training => "Training part",
-        PartName::Validation => "Validation part",
-        PartName::Test => "Test part",
+        Part::Training => "Training part",
+        Part::Validation => "Validation part",
+        Part::Test => "Test part",
     };
     let name = if params.name.is_empty() { String::new() } else { format!(" ({})", params.name) };
     let (beats, right) = (beats(reliability.beat_n), percent(reliability.accuracy()));
@@ -502,7 +480,7 @@ mod tests {
             patient: "p1".to_owned(),
             beat_idx: idx as i64,
             class: if *is_right { "N" } else { "V" }.to_owned(),
-            part: params.part.part(),
+            part: params.part,
         };
         let rows: Vec<SplitRow> = each.iter().enumerate().map(row).collect();
         let known: Vec<(i64, f32)> =
@@ -603,7 +581,7 @@ mod tests {
 
     #[test]
     fn a_name_is_in_metrics_and_file_names() {
-        let params = Params { part: PartName::Validation, name: "cv".to_owned(), ..Params::default() };
+        let params = Params { part: Part::Validation, name: "cv".to_owned(), ..Params::default() };
         let given = run(&params, &BEATS, None);
         let names: Vec<&String> = given.files.keys().collect();
         assert_eq!(names, ["coverage_cv.csv", "reliability_cv.csv", "reliability_cv.png", "reliability_cv.svg"]);

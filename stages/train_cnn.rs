@@ -13,8 +13,8 @@ use std::{
 };
 
 use ecgpipe_nn::{
-    Conduct, Draws, EpochScores, Moment, NetworkConfig, Samples, Scores, Selection, Signature, Trained, TrainingConfig,
-    TrainingError, train, train_on_draws,
+    Conduct, Device, DeviceError, Draws, EpochScores, Moment, NetworkConfig, Samples, Scores, Selection, Signature,
+    Trained, TrainingConfig, TrainingError, WindowUse, train, train_on_draws,
 };
 use ecgpipe_sdk::{
     All, Context, FactProblem, Features, Metrics, Model, NormalisedWindows, One, Part, Place, Split, Stage, StageError,
@@ -36,39 +36,6 @@ const TELL_EVERY: Duration = Duration::from_millis(250);
 
 /// Trains the convolutional beat classifier.
 pub struct TrainCnn;
-
-/// What the best epoch is chosen by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ChooseBy {
-    /// The highest macro-F1 on the validation part.
-    MacroF1,
-    /// The lowest loss on the validation part.
-    Loss,
-}
-
-/// Where a network is trained.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Device {
-    /// The processor: the same bits on every run.
-    #[default]
-    Cpu,
-    /// The first NVIDIA card, with CUDA; needs a build with `--features cuda`.
-    Cuda,
-    /// The best card that Vulkan, Metal or DirectX 12 offers; needs a build with `--features wgpu`.
-    Wgpu,
-}
-
-impl From<Device> for ecgpipe_nn::Device {
-    fn from(device: Device) -> Self {
-        match device {
-            Device::Cpu => Self::Cpu,
-            Device::Cuda => Self::Cuda,
-            Device::Wgpu => Self::Wgpu,
-        }
-    }
-}
 
 /// Parameters of `train_cnn`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -115,7 +82,10 @@ pub struct Params {
     /// Share of hidden units switched off while training.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub dropout: f64,
-    /// Share of beats whose features are hidden while training, so that the model also answers from the window alone.
+    /// When the model looks at the window of a beat.
+    pub window_use: WindowUse,
+    /// Share of beats whose features are hidden while training, so that the model also answers from the window alone. With
+    /// `window_use: without_features` these are the beats whose windows are learnt.
     #[schemars(range(min = 0, max = 1))]
     pub feature_dropout: f64,
     /// Share of single features that are replaced by their mean while training, so that no class hangs on one of them.
@@ -124,7 +94,8 @@ pub struct Params {
     /// Standard deviation of the noise added to features while training, in their standard deviations.
     #[schemars(range(min = 0, max = 1))]
     pub feature_noise: f64,
-    /// Share of beats whose window is hidden while training, so that the model learns what the features alone say.
+    /// Share of beats with features whose window is hidden while training, so that the model learns what the features alone say.
+    /// Without a meaning for `window_use: without_features`.
     #[schemars(range(min = 0, max = 1))]
     pub window_dropout: f64,
     /// Training windows are moved by up to this many samples either way, as a detector may miss the R-peak.
@@ -143,7 +114,7 @@ pub struct Params {
     #[schemars(range(min = 0, max = 1))]
     pub inversion_share: f64,
     /// What the best epoch is chosen by; its weights are the result.
-    pub choose_by: ChooseBy,
+    pub choose_by: Selection,
     /// Training stops after this many epochs without a better one; 0 never stops early.
     pub patience_epochs: usize,
     /// Whether a class without any training beat is an error.
@@ -167,16 +138,17 @@ impl Default for Params {
             feature_hidden_n: defaults.network.feature_hidden_n,
             fused_n: defaults.network.fused_n,
             dropout: decimal(defaults.dropout),
+            window_use: defaults.network.window_use,
             feature_dropout: decimal(defaults.feature_dropout),
+            window_dropout: decimal(defaults.window_dropout),
             feature_mask_share: decimal(defaults.feature_mask_share),
             feature_noise: decimal(defaults.feature_noise),
-            window_dropout: decimal(defaults.window_dropout),
             shift_max_n: defaults.shift_max_n,
             noise_deviation: decimal(defaults.noise_deviation),
             wander_max: decimal(defaults.wander_max),
             stretch_max: decimal(defaults.stretch_max),
             inversion_share: decimal(defaults.inversion_share),
-            choose_by: ChooseBy::MacroF1,
+            choose_by: defaults.selection,
             patience_epochs: defaults.patience_epoch_n,
             require_every_class: defaults.require_every_class,
         }
@@ -189,10 +161,11 @@ impl Params {
             hidden_n: self.hidden_n,
             feature_hidden_n: self.feature_hidden_n,
             fused_n: self.fused_n,
+            window_use: self.window_use,
             ..NetworkConfig::new(signature)
         };
         TrainingConfig {
-            device: self.device.into(),
+            device: self.device,
             seed,
             epoch_n: self.epochs,
             batch_n: self.batch_n,
@@ -201,18 +174,15 @@ impl Params {
             class_weight_power: if self.class_shares.is_empty() { self.class_weight_power } else { 0.0 },
             dropout: self.dropout as f32,
             feature_dropout: self.feature_dropout as f32,
+            window_dropout: self.window_dropout as f32,
             feature_mask_share: self.feature_mask_share as f32,
             feature_noise: self.feature_noise as f32,
-            window_dropout: self.window_dropout as f32,
             shift_max_n: self.shift_max_n,
             noise_deviation: self.noise_deviation as f32,
             wander_max: self.wander_max as f32,
             stretch_max: self.stretch_max as f32,
             inversion_share: self.inversion_share as f32,
-            selection: match self.choose_by {
-                ChooseBy::MacroF1 => Selection::MacroF1,
-                ChooseBy::Loss => Selection::Loss,
-            },
+            selection: self.choose_by,
             patience_epoch_n: self.patience_epochs,
             require_every_class: self.require_every_class,
             ..TrainingConfig::new(network)
@@ -281,9 +251,9 @@ impl Stage for TrainCnn {
 
     fn check(params: &Params) -> Result<(), String> {
         params.shares()?;
-        let device = ecgpipe_nn::Device::from(params.device);
+        let device = params.device;
         if !device.is_built_in() {
-            return Err(format!("`device`: {}", ecgpipe_nn::DeviceError::NotBuiltIn { device }));
+            return Err(format!("`device`: {}", DeviceError::NotBuiltIn { device }));
         }
         if !(1..=64).contains(&params.members_n) {
             return Err(format!("`members_n` must be 1 to 64, not {}", params.members_n));
@@ -594,7 +564,7 @@ mod tests {
     fn a_device_that_is_not_compiled_in_is_refused_before_anything_runs() {
         for device in [Device::Cuda, Device::Wgpu] {
             let checked = TrainCnn::check(&Params { device, ..Params::default() });
-            match ecgpipe_nn::Device::from(device).is_built_in() {
+            match device.is_built_in() {
                 true => assert_eq!(checked, Ok(())),
                 false => assert!(checked.expect_err("refused").contains("--features")),
             }

@@ -45,7 +45,7 @@ pub struct Params {
     pub view: View,
     /// Parts of the split to score. Default: `test` alone. The first is the one whose confusion matrices carry plain
     /// view names.
-    pub parts: Vec<PartName>,
+    pub parts: Vec<Part>,
     /// Records that the view `aami` leaves out. Default: the paced records of MIT-BIH, 102, 104, 107 and 217.
     #[schemars(with = "Vec<String>")]
     pub paced_records: Vec<RecordId>,
@@ -63,18 +63,6 @@ pub struct Params {
     /// Stands in metric names and headings in place of the part's name: `cv` for the predictions of a
     /// cross-validation, so that they are not taken for a test. Letters, digits and `_`; default: the part's name.
     pub name: String,
-}
-
-/// A part of the split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PartName {
-    /// What the model was fitted to.
-    Training,
-    /// What chose the model.
-    Validation,
-    /// What neither saw.
-    Test,
 }
 
 /// Which beats of a part count.
@@ -107,27 +95,13 @@ impl View {
     }
 }
 
-impl PartName {
-    fn part(self) -> Part {
-        match self {
-            Self::Training => Part::Training,
-            Self::Validation => Part::Validation,
-            Self::Test => Part::Test,
-        }
-    }
-
-    fn as_str(self) -> &'static str {
-        self.part().as_str()
-    }
-}
-
 impl Default for Params {
     fn default() -> Self {
         let records = |names: &[&str]| names.iter().map(|name| RecordId::new(name).expect("a record number")).collect();
         Self {
             escape_rule: EscapeRule::DeChazal,
             view: View::Aami,
-            parts: vec![PartName::Test],
+            parts: vec![Part::Test],
             paced_records: records(&PACED_RECORDS),
             dominating_records: records(&["232", "213"]),
             learning_period_s: 300.0,
@@ -139,7 +113,7 @@ impl Default for Params {
 
 impl Params {
     /// What a part is called in metrics and headings.
-    fn label(&self, part: PartName) -> String {
+    fn label(&self, part: Part) -> String {
         match (self.name.is_empty(), self.parts.len()) {
             (true, _) => part.as_str().to_owned(),
             (false, 1) => self.name.clone(),
@@ -249,7 +223,7 @@ fn check_unseen(params: &Params, facts: &mut StageFacts<'_>) {
     let (Some(learned), Some(own)) = (facts.get("predictions", names::SPLIT), facts.get("split", names::SPLIT)) else {
         return;
     };
-    if learned.value == own.value || !params.parts.contains(&PartName::Test) {
+    if learned.value == own.value || !params.parts.contains(&Part::Test) {
         return;
     }
     let place = Place::Port("split");
@@ -276,7 +250,7 @@ fn check_unseen(params: &Params, facts: &mut StageFacts<'_>) {
 }
 
 /// The name of a view of one part: those of all parts but the first carry the part's name.
-fn view_name(place: usize, part: PartName, view: View) -> String {
+fn view_name(place: usize, part: Part, view: View) -> String {
     match place {
         0 => view.as_str().to_owned(),
         _ => format!("{}_{}", part.as_str(), view.as_str()),
@@ -298,7 +272,7 @@ pub struct Evaluation {
 #[derive(Clone, Debug, PartialEq)]
 pub struct PartEvaluation {
     /// The part.
-    pub part: PartName,
+    pub part: Part,
     /// What it is called.
     pub name: String,
     /// Every view under every rule.
@@ -443,8 +417,7 @@ fn count<'a>(
 ) -> Result<Counted<'a>, StageError> {
     let mut rows_of: BTreeMap<&RecordId, Vec<&SplitRow>> = BTreeMap::new();
     split.rows.iter().for_each(|row| rows_of.entry(&row.record).or_default().push(row));
-    let part_code =
-        |part: Part| (0u32..).zip(&params.parts).find(|(_, name)| name.part() == part).map(|(code, _)| code);
+    let part_code = |part: Part| (0u32..).zip(&params.parts).find(|(_, name)| **name == part).map(|(code, _)| code);
 
     let mut columns = Columns::default();
     let (mut unpredicted_n, mut mixed) = (0u64, Vec::new());

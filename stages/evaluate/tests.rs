@@ -147,7 +147,7 @@ fn only_the_parts_asked_for_count() {
     let found = metrics(&lines[..2], &Params::default());
     assert_eq!(found["test/beats_n"], 2.0);
     assert!(!found.keys().any(|key| key.starts_with("training")));
-    let params = Params { parts: vec![PartName::Test, PartName::Training], ..Params::default() };
+    let params = Params { parts: vec![Part::Test, Part::Training], ..Params::default() };
     let found = metrics(&lines[..2], &params);
     assert_eq!((found["test/accuracy"], found["training/accuracy"]), (1.0, 0.0));
     let confusion = database(&lines[..2]).evaluate(&params).unwrap().confusion();
@@ -248,7 +248,7 @@ fn records_that_decide_a_class_are_named() {
 fn parameters_out_of_range_are_refused() {
     let message = |params: Params| Evaluate::check(&params).unwrap_err();
     assert!(message(Params { parts: Vec::new(), ..Params::default() }).starts_with("`parts` must name"));
-    let twice = vec![PartName::Test, PartName::Test];
+    let twice = vec![Part::Test, Part::Test];
     assert_eq!(message(Params { parts: twice, ..Params::default() }), "`parts` names a part twice");
     let negative = Params { learning_period_s: -1.0, ..Params::default() };
     assert_eq!(message(negative), "`learning_period_s` must be 0 or more seconds, not -1");

@@ -87,7 +87,7 @@ impl ModelFile {
         let shown = path.display();
         let bytes = fs::read(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => StageError::new(format!("{shown}: there is no such model"))
-                .help("`ecgpipe run pipelines/quickstart.yaml` (or full.yaml, on MIT-BIH) makes models/ecg_model.onnx; name another by `--model`"),
+                .help("`ecgpipe run pipelines/full.yaml` makes models/ecg_model.onnx (`git checkout models` brings back the one under git), quickstart.yaml makes models/quickstart.onnx; name a file by `--model`"),
             io::ErrorKind::IsADirectory => StageError::new(format!("{shown}: this is a folder")).help("name the .onnx file in it by `--model`"),
             _ => StageError::new(format!("{shown}: {error}")).help("name a readable .onnx file by `--model`"),
         })?;

@@ -1,5 +1,5 @@
-//! Measures training: `training_speed [BEATS] [EPOCHS] [THREADS] [DEVICE] [ONNX FILE]` trains the network of the main job on
-//! made-up beats, on `cpu` (default), `cuda` or `wgpu`, and prints beats a second of wall time and of CPU time, the loss that
+//! Measures training: `training_speed [BEATS] [EPOCHS] [THREADS] [DEVICE] [ONNX FILE]` trains the network of the main job, as
+//! `pipelines/full.yaml` has it, on made-up beats, on `cpu` (default), `cuda` or `wgpu`, and prints beats a second of wall time and of CPU time, the loss that
 //! it came to, and what a checkpoint costs in bytes and time; the model is written to the file, if one is named.
 #![expect(clippy::print_stdout, reason = "a program that prints its measurement")]
 
@@ -9,20 +9,42 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use ecgpipe_nn::{Beats, Conduct, Device, Moment, NetworkConfig, Samples, Signature, TrainingConfig, export, train};
+use ecgpipe_nn::{
+    Beats, Conduct, Device, Moment, NetworkConfig, Samples, Signature, TrainingConfig, WindowUse, export, train,
+};
+
+/// Features of a beat: those of `rhythm` and `morphology`.
+const FEATURE_N: usize = 80;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |idx: usize, default: usize| arguments.get(idx).map_or(Ok(default), |text| text.parse());
-    let (beat_n, epoch_n, thread_n) = (number(0, 10_000)?, number(1, 2)?, number(2, 1)?);
+    let (beat_n, epoch_n, thread_n) = (number(0, 100_000)?, number(1, 2)?, number(2, 1)?);
     let windows: Vec<f32> = (0..beat_n * 187).map(|idx| (idx * 7919 % 1009) as f32 / 1009.0).collect();
-    let features: Vec<f32> = (0..beat_n * 11).map(|idx| (idx * 104_729 % 997) as f32).collect();
+    let features: Vec<f32> = (0..beat_n * FEATURE_N).map(|idx| (idx * 104_729 % 997) as f32).collect();
     let labels: Vec<u8> = (0..beat_n).map(|idx| (idx % 5) as u8).collect();
-    let names = (0..11).map(|idx| format!("feature{idx}")).collect();
+    let names = (0..FEATURE_N).map(|idx| format!("feature{idx}")).collect();
     let device = arguments.get(3).map_or("cpu", String::as_str);
     let device =
         Device::ALL.into_iter().find(|known| known.name() == device).ok_or("the device is cpu, cuda or wgpu")?;
-    let config = TrainingConfig { epoch_n, device, ..TrainingConfig::new(NetworkConfig::new(Signature::aami(names))) };
+    let network = NetworkConfig {
+        hidden_n: 96,
+        feature_hidden_n: 128,
+        fused_n: 64,
+        window_use: WindowUse::WithoutFeatures,
+        ..NetworkConfig::new(Signature::aami(names))
+    };
+    let config = TrainingConfig {
+        epoch_n,
+        device,
+        batch_n: 512,
+        learning_rate: 2e-3,
+        weight_decay: 0.03,
+        feature_dropout: 0.2,
+        feature_mask_share: 0.2,
+        feature_noise: 0.02,
+        ..TrainingConfig::new(network)
+    };
     let samples = Samples { beats: Beats { windows: &windows, features: Some(&features) }, labels: &labels };
     let nothing = Samples { beats: Beats { windows: &[], features: None }, labels: &[] };
     let thread_n = NonZeroUsize::new(thread_n).ok_or("at least one thread is needed")?;

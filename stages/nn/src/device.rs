@@ -9,18 +9,19 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Where a network is trained.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Device {
-    /// The processor, with the same bits on every run.
+    /// The processor: the same bits on every run.
     #[default]
     Cpu,
-    /// The first NVIDIA card, with CUDA.
+    /// The first NVIDIA card, with CUDA; needs a build with `--features cuda`.
     Cuda,
-    /// The best card that Vulkan, Metal or DirectX 12 offers.
+    /// The best card that Vulkan, Metal or DirectX 12 offers; needs a build with `--features wgpu`.
     Wgpu,
 }
 

@@ -9,6 +9,7 @@
 //! | [`device`] | where a network is trained: processor or graphics card |
 //! | [`checkpoint`] | the state of a training between two epochs, and its bytes |
 //! | [`baseline`] | the logistic regression |
+//! | [`noise`] | noise and waves that cost little |
 //! | [`onnx`] | the ONNX contract: writing a file, reading what it says about itself |
 //! | [`inference`] | predictions from an ONNX file |
 //! | [`runtime`] | finding, fetching and loading ONNX Runtime |
@@ -25,6 +26,7 @@ pub mod device;
 pub mod inference;
 pub mod model;
 pub mod network;
+pub mod noise;
 pub mod onnx;
 mod random;
 pub mod runtime;
@@ -37,7 +39,7 @@ pub use checkpoint::{Checkpoint, CheckpointError};
 pub use device::{Device, DeviceError};
 pub use inference::{Engine, EngineInfo, InferenceError, Session};
 pub use model::{Architecture, Beats, BeatsError, EnsembleConfig, Model, ModelError, Samples, Signature, Tensor};
-pub use network::{ConvolutionConfig, NetworkConfig};
+pub use network::{ConvolutionConfig, NetworkConfig, WindowUse};
 pub use onnx::{OnnxError, export, read_metadata, read_signature};
 pub use runtime::{Found, Library, RuntimeError, Search};
 pub use score::Scores;

@@ -1,14 +1,14 @@
-//! The convolutional network: strided one-dimensional convolutions over the window, a dense branch for the
-//! features, and their sum.
+//! The convolutional network: strided one-dimensional convolutions over the window, a dense branch for the features, and their
+//! sum.
 //!
 //! ```text
 //! window -> standardise -> [convolution, ReLU] x k -> flatten -> dense -> a
-//! features -> standardise, limit -> dense -> ReLU -> dense -> times present -> b
-//! a + b -> ReLU -> dense -> ReLU -> dense -> softmax
+//! features -> standardise, limit -> dense -> ReLU -> dense -> b
+//! a + b (of a beat whose window or features are not used, the other alone) -> ReLU -> dense -> ReLU -> dense -> softmax
 //! ```
 //!
-//! - The two branches are fused by addition, so that a beat without features is a sum without that term, and a
-//!   row of features serves a whole batch.
+//! - The two branches are fused by addition, so that a beat without features is a sum without that term, and so is one whose
+//!   window is left aside ([`WindowUse`]).
 //! - The last convolution is flattened, not averaged: windows are centred on the R peak, so that a position means
 //!   something (a P wave is before it).
 //! - There is no normalisation layer: inputs are standardised and weights start as He et al. (2015) say, which trains
@@ -28,7 +28,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use burn::tensor::activation::relu;
-use burn::tensor::{Device, TensorData};
+use burn::tensor::{Device, Int, TensorData};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Beats, Model, ModelError, Signature, Tensor, standardise_features};
@@ -48,6 +49,19 @@ pub struct ConvolutionConfig {
     pub stride_n: usize,
 }
 
+/// When a network looks at the window of a beat.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowUse {
+    /// Always.
+    #[default]
+    Always,
+    /// Only if the beat's features are not known. Where features tell the shape as well, and relative to the record, the window
+    /// adds what the training patients' waves look like and where their R-peaks are taken to be, of which other patients have
+    /// no use.
+    WithoutFeatures,
+}
+
 /// How the network is built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,6 +70,8 @@ pub struct NetworkConfig {
     pub signature: Signature,
     /// The convolutions, first to last. None is padded; samples that no kernel reaches at the end are not seen.
     pub convolutions: Vec<ConvolutionConfig>,
+    /// When the window is looked at.
+    pub window_use: WindowUse,
     /// Width of the layer in which window and features are added.
     pub hidden_n: usize,
     /// Width of the first layer of the branch of the features.
@@ -78,10 +94,16 @@ impl NetworkConfig {
                 convolution(32, 4, 2),
                 convolution(48, 4, 2),
             ],
+            window_use: WindowUse::default(),
             hidden_n: 32,
             feature_hidden_n: 32,
             fused_n: 32,
         }
+    }
+
+    /// Whether the window of a beat with these features is used.
+    pub(crate) fn looks_at_window(&self, features: Option<&[f32]>) -> bool {
+        features.is_none() || self.window_use == WindowUse::Always
     }
 
     /// Positions after each convolution.
@@ -181,51 +203,56 @@ pub(crate) fn initial_tensors(config: &NetworkConfig, seed: u64) -> Result<BTree
     Ok(tensor_shapes(config)?.into_iter().enumerate().map(tensor).collect())
 }
 
-/// A piece of a batch, ready for [`forward`]: the patches of the first convolution and standardised features.
-#[derive(Debug, Clone)]
+/// A piece of a batch, ready for [`forward`]: what its beats give to each branch.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Piece {
-    pub(crate) beat_n: usize,
-    /// `[(beat, position), kernel]`
+    /// The patches of the first convolution: `[(beat with a window, position), kernel]`.
     patches: Vec<f32>,
-    /// `[beat, feature_n]`, 0 where absent.
+    /// Standardised: `[beat with features, feature_n]`.
     features: Vec<f32>,
-    /// 1 where the beat has features, else 0.
-    present: Vec<f32>,
+    /// For each beat, whether its window is used.
+    has_window: Vec<bool>,
+    /// For each beat, whether it has features.
+    has_features: Vec<bool>,
 }
 
 impl Piece {
-    pub(crate) fn with_capacity(config: &NetworkConfig, beat_n: usize) -> Self {
-        let first = config.convolutions[0];
-        let patch_n = beat_n * (config.signature.window_n / first.stride_n) * first.kernel_n;
-        let features = Vec::with_capacity(beat_n * config.signature.feature_n());
-        Self { beat_n: 0, patches: Vec::with_capacity(patch_n), features, present: Vec::with_capacity(beat_n) }
+    pub(crate) fn beat_n(&self) -> usize {
+        self.has_window.len()
     }
 
-    /// Adds a beat. `window` is in `[0, 1]`, `features` in natural units.
-    pub(crate) fn push(&mut self, model: &Model, config: &NetworkConfig, window: &[f32], features: Option<&[f32]>) {
-        let mean = model.values("scaling.window_mean")[0];
-        let deviation = model.values("scaling.window_deviation")[0];
-        let first = config.convolutions[0];
-        for patch in window.windows(first.kernel_n).step_by(first.stride_n) {
-            self.patches.extend(patch.iter().map(|value| (value - mean) / deviation));
+    /// Adds a beat by what is used of it: its window, in `[0, 1]`, and features, in natural units.
+    pub(crate) fn push(
+        &mut self,
+        model: &Model,
+        config: &NetworkConfig,
+        window: Option<&[f32]>,
+        features: Option<&[f32]>,
+    ) {
+        self.has_window.push(window.is_some());
+        self.has_features.push(features.is_some());
+        if let Some(window) = window {
+            let [mean, deviation] =
+                ["mean", "deviation"].map(|name| model.values(&format!("scaling.window_{name}"))[0]);
+            let first = config.convolutions[0];
+            for patch in window.windows(first.kernel_n).step_by(first.stride_n) {
+                self.patches.extend(patch.iter().map(|value| (value - mean) / deviation));
+            }
         }
-        let start_idx = self.features.len();
-        self.features.resize(start_idx + config.signature.feature_n(), 0.0);
         if let Some(row) = features {
-            let mean = model.values("scaling.feature_mean");
-            let deviation = model.values("scaling.feature_deviation");
+            let [mean, deviation] = ["mean", "deviation"].map(|name| model.values(&format!("scaling.feature_{name}")));
+            let start_idx = self.features.len();
+            self.features.resize(start_idx + row.len(), 0.0);
             standardise_features(row, mean, deviation, &mut self.features[start_idx..]);
         }
-        self.present.push(f32::from(u8::from(features.is_some())));
-        self.beat_n += 1;
     }
 
     /// Adds the beats of another piece.
     pub(crate) fn append(&mut self, other: Self) {
         self.patches.extend(other.patches);
         self.features.extend(other.features);
-        self.present.extend(other.present);
-        self.beat_n += other.beat_n;
+        self.has_window.extend(other.has_window);
+        self.has_features.extend(other.has_features);
     }
 }
 
@@ -263,8 +290,8 @@ impl Weights {
     }
 }
 
-/// The logits `[beat, class]` of a piece. `dropout` multiplies the hidden layer where the branches were added
-/// (`beat_n * hidden_n` values).
+/// The logits `[beat, class]` of a piece. `dropout` multiplies the hidden layer that both branches give (`beat_n * hidden_n`
+/// values).
 pub(crate) fn forward(
     config: &NetworkConfig,
     positions: &[usize],
@@ -273,27 +300,60 @@ pub(crate) fn forward(
     dropout: Option<Vec<f32>>,
     device: &Device,
 ) -> Matrix {
-    let beat_n = piece.beat_n;
-    let matrix = |values: Vec<f32>, columns| Matrix::from_data(TensorData::new(values, [beat_n, columns]), device);
-    let first = config.convolutions[0];
-    let patches = TensorData::new(piece.patches, [beat_n * positions[0], first.kernel_n]);
-    let mut activation = relu(weights.dense("convolution0", Matrix::from_data(patches, device)));
-    for (idx, convolution) in config.convolutions.iter().enumerate().skip(1) {
-        let below_n = positions[idx - 1];
-        let patches = patches_of(activation, beat_n, below_n, config.convolutions[idx - 1].channel_n, convolution);
-        activation = relu(weights.dense(&format!("convolution{idx}"), patches));
-    }
-    let mut hidden = weights.dense("window", activation.reshape([beat_n, config.flat_n(positions)]));
-    let feature_n = config.signature.feature_n();
-    if feature_n > 0 {
-        let features = relu(weights.dense("feature_hidden", matrix(piece.features, feature_n)));
-        hidden = hidden + weights.dense("features", features) * matrix(piece.present, 1);
-    }
+    let beat_n = piece.beat_n();
+    let matrix = |values: Vec<f32>, columns: usize| {
+        let row_n = values.len() / columns;
+        Matrix::from_data(TensorData::new(values, [row_n, columns]), device)
+    };
+    let by_window = (!piece.patches.is_empty()).then(|| {
+        let patches = matrix(piece.patches, config.convolutions[0].kernel_n);
+        placed(window_branch(config, positions, weights, patches), &piece.has_window, device)
+    });
+    let by_features = (!piece.features.is_empty()).then(|| {
+        let hidden = relu(weights.dense("feature_hidden", matrix(piece.features, config.signature.feature_n())));
+        placed(weights.dense("features", hidden), &piece.has_features, device)
+    });
+    let hidden = match (by_window, by_features) {
+        (Some(by_window), Some(by_features)) => by_window + by_features,
+        (Some(branch), None) | (None, Some(branch)) => branch,
+        (None, None) => Matrix::zeros([beat_n, config.hidden_n], device),
+    };
     let mut hidden = relu(hidden);
     if let Some(dropout) = dropout {
         hidden = hidden * matrix(dropout, config.hidden_n);
     }
     weights.dense("class", relu(weights.dense("fused", hidden)))
+}
+
+/// The rows of a branch at the places of the beats that it is of; the other beats have rows of zeros.
+fn placed(branch: Matrix, is_of: &[bool], device: &Device) -> Matrix {
+    let [row_n, column_n] = branch.dims();
+    if row_n == is_of.len() {
+        return branch;
+    }
+    let mut next = 0;
+    let row = |is_of: &bool| match is_of {
+        true => {
+            next += 1;
+            next - 1
+        }
+        false => row_n as i64,
+    };
+    let rows: Vec<i64> = is_of.iter().map(row).collect();
+    let rows = burn::tensor::Tensor::<1, Int>::from_data(TensorData::new(rows, [is_of.len()]), device);
+    Matrix::cat(vec![branch, Matrix::zeros([1, column_n], device)], 0).select(0, rows)
+}
+
+/// What the hidden layer gets of windows: patches of the first convolution to `[beat, hidden]`.
+fn window_branch(config: &NetworkConfig, positions: &[usize], weights: &Weights, patches: Matrix) -> Matrix {
+    let beat_n = patches.dims()[0] / positions[0];
+    let mut activation = relu(weights.dense("convolution0", patches));
+    for (idx, convolution) in config.convolutions.iter().enumerate().skip(1) {
+        let below_n = positions[idx - 1];
+        let patches = patches_of(activation, beat_n, below_n, config.convolutions[idx - 1].channel_n, convolution);
+        activation = relu(weights.dense(&format!("convolution{idx}"), patches));
+    }
+    weights.dense("window", activation.reshape([beat_n, config.flat_n(positions)]))
 }
 
 /// The patches `[(beat, position), (k, c)]` of a convolution over `[(beat, below position), c]`.
@@ -332,10 +392,11 @@ pub(crate) fn log_probabilities(
     let device = Device::flex();
     let window_n = config.signature.window_n;
     let logits = |model: &Cow<'_, Model>| {
-        let mut piece = Piece::with_capacity(config, range.len());
+        let mut piece = Piece::default();
         for idx in range.clone() {
-            let window = &beats.windows[idx * window_n..][..window_n];
-            piece.push(model, config, window, beats.feature_row(&config.signature, idx));
+            let features = beats.feature_row(&config.signature, idx);
+            let window = config.looks_at_window(features).then(|| &beats.windows[idx * window_n..][..window_n]);
+            piece.push(model, config, window, features);
         }
         forward(config, &positions, &Weights::new(model, &device, false), piece, None, &device)
     };
@@ -378,6 +439,9 @@ mod tests {
         }
         let mut hidden = dense("window", &layer.concat());
         if let Some(features) = features {
+            if config.window_use == WindowUse::WithoutFeatures {
+                hidden.fill(0.0);
+            }
             let (mean, deviation) = (model.values("scaling.feature_mean"), model.values("scaling.feature_deviation"));
             let scaled: Vec<f32> = (0..features.len())
                 .map(|idx| ((features[idx] - mean[idx]) / deviation[idx]).clamp(-5.0, 5.0))
@@ -403,19 +467,23 @@ mod tests {
                 tensor.values.iter_mut().for_each(|value| *value = 0.2 + stream.uniform());
             }
         }
-        let model = Model { architecture: crate::Architecture::Network(config.clone()), tensors };
-        model.check().unwrap();
         let windows: Vec<f32> = (0..3 * 187).map(|_| stream.uniform()).collect();
         let features = [0.5, 9.0, f32::NAN, f32::NAN, -0.3, 0.1];
         let beats = Beats { windows: &windows, features: Some(&features) };
-        let found = log_probabilities(&[Cow::Borrowed(&model)], &config, beats, 0..3).unwrap();
-        for idx in 0..3 {
-            let row = (idx != 1).then(|| &features[2 * idx..][..2]);
-            let logits = slow_logits(&model, &config, &windows[187 * idx..][..187], row);
-            let log_sum = logits.iter().map(|value| value.exp()).sum::<f32>().ln();
-            for (class, logit) in logits.iter().enumerate() {
-                let difference = (found[5 * idx + class] - (logit - log_sum)).abs();
-                assert!(difference < 2e-4, "beat {idx} class {class}: {difference}");
+        for window_use in [WindowUse::Always, WindowUse::WithoutFeatures] {
+            config.window_use = window_use;
+            let architecture = crate::Architecture::Network(config.clone());
+            let model = Model { architecture, tensors: tensors.clone() };
+            model.check().unwrap();
+            let found = log_probabilities(&[Cow::Borrowed(&model)], &config, beats, 0..3).unwrap();
+            for idx in 0..3 {
+                let row = (idx != 1).then(|| &features[2 * idx..][..2]);
+                let logits = slow_logits(&model, &config, &windows[187 * idx..][..187], row);
+                let log_sum = logits.iter().map(|value| value.exp()).sum::<f32>().ln();
+                for (class, logit) in logits.iter().enumerate() {
+                    let difference = (found[5 * idx + class] - (logit - log_sum)).abs();
+                    assert!(difference < 2e-4, "{window_use:?}, beat {idx} class {class}: {difference}");
+                }
             }
         }
     }

@@ -7,6 +7,8 @@
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
+use crate::noise::nearly_normal;
+
 /// What a stream of random numbers is for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Purpose {
@@ -43,6 +45,11 @@ impl Stream {
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         let (sine, cosine) = (std::f32::consts::TAU * self.uniform()).sin_cos();
         (radius * cosine, radius * sine)
+    }
+
+    /// A nearly normal number ([`crate::noise`]), for noise.
+    pub(crate) fn nearly_normal(&mut self) -> f32 {
+        nearly_normal(self.0.next_u64())
     }
 
     /// `n` normal numbers of the given standard deviation.

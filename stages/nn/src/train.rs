@@ -15,6 +15,7 @@ use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
 use burn::tensor::TensorData;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -23,6 +24,7 @@ use crate::model::{
     Architecture, Beats, BeatsError, Model, ModelError, Samples, Signature, Tensor, mean_and_deviation,
 };
 use crate::network::{self, NetworkConfig, Piece, Weight, Weights};
+use crate::noise::sine;
 use crate::random::{Purpose, Stream};
 use crate::score::{Scores, Tally};
 use crate::workers::Workers;
@@ -37,12 +39,12 @@ const ADAM_EPSILON: f32 = 1e-8;
 const FINAL_RATE_SHARE: f64 = 0.01;
 
 /// What the best epoch is chosen by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Selection {
-    /// The highest macro-F1 on the validation set.
+    /// The highest macro-F1 on the validation part.
     MacroF1,
-    /// The lowest loss on the validation set.
+    /// The lowest loss on the validation part.
     Loss,
 }
 
@@ -61,7 +63,7 @@ pub struct TrainingConfig {
     /// Beats for one step of the optimiser.
     pub batch_n: usize,
     /// Beats in one piece of a batch, the unit of work of a thread. It changes the order of additions, so it is part
-    /// of the configuration; 64 keeps a layer in the second-level cache.
+    /// of the configuration; 128 makes four of the batch of the main job and keeps a layer in the second-level cache.
     pub piece_n: usize,
     /// Highest learning rate.
     pub learning_rate: f64,
@@ -73,14 +75,15 @@ pub struct TrainingConfig {
     pub class_weight_power: f64,
     /// Share of the hidden units that are switched off for a beat.
     pub dropout: f32,
-    /// Share of the beats whose features are hidden, so that the network also answers from the window alone.
+    /// Share of the beats whose features are hidden, so that the network also answers from the window alone. With
+    /// [`WindowUse::WithoutFeatures`](crate::WindowUse) it learns windows of these beats only.
     pub feature_dropout: f32,
     /// Share of the single features that are replaced by their mean, so that no class hangs on one of them.
     pub feature_mask_share: f32,
     /// Standard deviation of the noise added to features, in their standard deviations.
     pub feature_noise: f32,
-    /// Share of the beats whose window is hidden (flat), so that the network learns what the features alone say before it
-    /// recognises patients by their windows.
+    /// Share of the beats with features whose window is hidden, so that the network learns what the features alone say before it
+    /// recognises patients by their windows. Without a meaning for [`WindowUse::WithoutFeatures`](crate::WindowUse).
     pub window_dropout: f32,
     /// A training window is moved by up to this many samples either way, as a detector may miss the R peak.
     pub shift_max_n: usize,
@@ -115,7 +118,7 @@ impl TrainingConfig {
             seed: 2025,
             epoch_n: 5,
             batch_n: 256,
-            piece_n: 64,
+            piece_n: 128,
             learning_rate: 1e-3,
             warmup_share: 0.1,
             weight_decay: 1e-2,
@@ -687,10 +690,10 @@ impl<'a> Run<'a> {
         }
         let (mean, deviation) =
             (self.model.values("scaling.feature_mean"), self.model.values("scaling.feature_deviation"));
-        let added = stream.normals(row.len(), noise);
         let feature = |idx: usize| match stream.uniform() < share {
             true => mean[idx],
-            false => row[idx] + added[idx] * deviation[idx],
+            false if noise > 0.0 => row[idx] + noise * stream.nearly_normal() * deviation[idx],
+            false => row[idx],
         };
         Cow::Owned((0..row.len()).map(feature).collect())
     }
@@ -700,23 +703,27 @@ impl<'a> Run<'a> {
         let config = self.config;
         let signature = self.signature();
         let (window_n, class_n) = (signature.window_n, signature.class_n());
-        let mut piece = Piece::with_capacity(&config.network, samples.len());
+        let mut piece = Piece::default();
         let mut dropout = Vec::with_capacity(samples.len() * config.network.hidden_n);
         let mut targets = vec![0.0; samples.len() * class_n];
         let mut window = Vec::with_capacity(window_n);
         for (row, &Taken { sample_idx, stream_idx }) in samples.iter().enumerate() {
             let mut stream = Stream::new(config.seed, Purpose::Sample, epoch as u64, stream_idx);
             let own = &self.training.beats.windows[sample_idx * window_n..][..window_n];
-            disturb(config, own, &mut stream, &mut window);
             // A beat without a window (a flat one) has its features alone, and keeps them.
             let has_window = own.iter().any(|sample| *sample != own[0]);
-            if stream.uniform() < config.window_dropout || !has_window {
-                window.fill(0.0);
-            }
             let features = self.training.beats.feature_row(signature, sample_idx);
             let features = features.filter(|_| stream.uniform() >= config.feature_dropout || !has_window);
+            let looks = match features {
+                None => true,
+                Some(_) if !config.network.looks_at_window(features) || !has_window => false,
+                Some(_) => stream.uniform() >= config.window_dropout,
+            };
+            if looks {
+                disturb(config, own, &mut stream, &mut window);
+            }
             let features = features.map(|row| self.disturbed_features(row, &mut stream));
-            piece.push(&self.model, &config.network, &window, features.as_deref());
+            piece.push(&self.model, &config.network, looks.then_some(&window), features.as_deref());
             let kept = 1.0 / (1.0 - config.dropout);
             let unit = |_| if stream.uniform() < config.dropout { 0.0 } else { kept };
             dropout.extend((0..config.network.hidden_n).map(unit));
@@ -729,7 +736,7 @@ impl<'a> Run<'a> {
     /// The gradients of a piece's share of the batch's mean loss.
     fn gradients(&self, prepared: Prepared) -> PieceGradients {
         let (config, device) = (self.config, &self.device);
-        let shape = [prepared.piece.beat_n, self.signature().class_n()];
+        let shape = [prepared.piece.beat_n(), self.signature().class_n()];
         let weights = Weights::new(&self.model, device, true);
         let dropout = (config.dropout > 0.0).then_some(prepared.dropout);
         let logits = network::forward(&config.network, &self.positions, &weights, prepared.piece, dropout, device);
@@ -816,14 +823,11 @@ fn disturb(config: &TrainingConfig, window: &[f32], stream: &mut Stream, to: &mu
         let (below_idx, share) = (place as usize, place.fract());
         let below = window[below_idx];
         let value = below + share * (window[(below_idx + 1).min(window.len() - 1)] - below);
-        let wave = (std::f32::consts::TAU * (phase + turn_n * idx as f32 / last.max(1.0))).sin();
+        let wave = sine(phase + turn_n * idx as f32 / last.max(1.0));
         (if inverted { 1.0 - value } else { value }) + wander * wave
     }));
     if config.noise_deviation > 0.0 {
-        for pair in to.chunks_mut(2) {
-            let (a, b) = stream.normal_pair();
-            pair.iter_mut().zip([a, b]).for_each(|(value, noise)| *value += config.noise_deviation * noise);
-        }
+        to.iter_mut().for_each(|value| *value += config.noise_deviation * stream.nearly_normal());
     }
     let minimum = to.iter().copied().fold(f32::INFINITY, f32::min);
     let range = to.iter().copied().fold(f32::NEG_INFINITY, f32::max) - minimum;

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 use ecgpipe_nn::{
-    BaselineConfig, Beats, Conduct, Engine, Model, Moment, Search, Session, TrainingConfig, export, predict,
+    BaselineConfig, Beats, Conduct, Engine, Model, Moment, Search, Session, TrainingConfig, WindowUse, export, predict,
     read_metadata, read_signature, train, train_baseline,
 };
 
@@ -16,17 +16,22 @@ use synthetic::{Set, config, signature};
 const ONE: NonZeroUsize = NonZeroUsize::MIN;
 
 /// A network, trained a little.
-fn network(set: &Set, seed: u64) -> Model {
-    let config = TrainingConfig { epoch_n: 2, seed, ..config() };
+fn network(set: &Set, seed: u64, window_use: WindowUse) -> Model {
+    let mut config = TrainingConfig { epoch_n: 2, seed, ..config() };
+    config.network.window_use = window_use;
     let mut hear = |_: Moment<'_>| ControlFlow::Continue(());
     train(&config, set.samples(), set.samples(), Conduct::new(ONE, &mut hear)).unwrap().model
 }
 
-/// A network, an ensemble and a baseline.
-fn models() -> [Model; 3] {
+/// Two networks, ensembles and a baseline.
+fn models() -> Vec<Model> {
     let set = Set::new(200, 21);
-    let ensemble = Model::ensemble(vec![network(&set, 3), network(&set, 4), network(&set, 5)]).unwrap();
-    [network(&set, 3), ensemble, train_baseline(&BaselineConfig::new(signature()), set.samples()).unwrap()]
+    let of_use = |window_use| {
+        let members: Vec<Model> = (3..6).map(|seed| network(&set, seed, window_use)).collect();
+        [members[0].clone(), Model::ensemble(members).unwrap()]
+    };
+    let baseline = train_baseline(&BaselineConfig::new(signature()), set.samples()).unwrap();
+    [WindowUse::Always, WindowUse::WithoutFeatures].into_iter().flat_map(of_use).chain([baseline]).collect()
 }
 
 fn metadata() -> BTreeMap<String, String> {
@@ -75,7 +80,7 @@ fn engines_agree_with_burn() {
 #[test]
 fn an_ensemble_has_the_mean_of_its_members_logits() {
     let set = Set::new(200, 21);
-    let members = vec![network(&set, 3), network(&set, 4)];
+    let members = vec![network(&set, 3, WindowUse::Always), network(&set, 4, WindowUse::Always)];
     let ensemble = Model::ensemble(members.clone()).unwrap();
     let of = |model: &Model| predict(model, set.samples().beats, ONE).unwrap();
     let (first, second, found) = (of(&members[0]), of(&members[1]), of(&ensemble));
@@ -93,8 +98,8 @@ fn an_ensemble_has_the_mean_of_its_members_logits() {
         assert!((ratio(found) - 2.0 * ratio(scaled)).abs() < 1e-3);
     }
     assert_eq!(Model::ensemble(vec![members[0].clone()]).unwrap(), members[0]);
-    for wrong in [vec![], vec![members[0].clone(), models()[2].clone()], vec![models()[2].clone(), members[0].clone()]]
-    {
+    let other = train_baseline(&BaselineConfig::new(signature()), set.samples()).unwrap();
+    for wrong in [vec![], vec![members[0].clone(), other.clone()], vec![other, members[0].clone()]] {
         assert!(Model::ensemble(wrong).unwrap_err().to_string().contains("ensemble"));
     }
 }

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use ecgpipe_nn::{
     BaselineConfig, Beats, Conduct, Draws, Ending, Model, Moment, Samples, Selection, Trained, TrainingConfig,
-    TrainingError, predict, train, train_baseline, train_on_draws,
+    TrainingError, WindowUse, predict, train, train_baseline, train_on_draws,
 };
 
 mod synthetic;
@@ -67,13 +67,28 @@ fn the_network_learns_from_windows_and_features() {
     assert!(last.training.loss < 0.5 * trained.history[0].training.loss, "{:?}", trained.history);
 }
 
+#[test]
+fn a_window_can_be_left_to_beats_without_features() {
+    let (training, validation, test) = (Set::new(1500, 3), Set::new(300, 4), Set::new(500, 5));
+    let mut config = TrainingConfig { feature_dropout: 0.5, ..config() };
+    config.network.window_use = WindowUse::WithoutFeatures;
+    let model = run(&config, &training, &validation, 2).unwrap().model;
+    let blank = vec![0.5; test.windows.len()];
+    let expected = predict(&model, test.beats(), ONE).unwrap();
+    assert_eq!(predict(&model, Beats { windows: &blank, ..test.beats() }, ONE).unwrap(), expected);
+    let by_features = accuracy(&model, test.beats(), &test.labels);
+    assert!((0.3..0.7).contains(&by_features), "features tell class 1 from class 0, not the others: {by_features}");
+    let by_window = accuracy(&model, Beats { features: None, ..test.beats() }, &test.labels);
+    assert!((0.7..0.9).contains(&by_window), "windows tell all classes but 0 and 1: {by_window}");
+}
+
 /// Each class then hangs on more than one feature, here on the window too: a model that was trained with masks loses less
 /// where the feature that tells two classes apart is gone.
 #[test]
 fn masked_features_are_trusted_less() {
     let (training, validation, test) = (Set::new(1500, 3), Set::new(300, 4), Set::new(500, 5));
     let probability = |feature_mask_share: f32, feature_noise: f32| {
-        let config = TrainingConfig { feature_mask_share, feature_noise, ..config() };
+        let config = TrainingConfig { feature_mask_share, feature_noise, epoch_n: 24, ..config() };
         let model = run(&config, &training, &validation, 2).unwrap().model;
         assert!(accuracy(&model, test.beats(), &test.labels) > 0.9);
         // How sure the model is of class 0 or 1, which the features alone tell apart.
@@ -83,7 +98,7 @@ fn masked_features_are_trusted_less() {
         sure.iter().sum::<f32>() / sure.len() as f32
     };
     let (plain, masked, noisy) = (probability(0.0, 0.0), probability(0.5, 0.0), probability(0.0, 1.0));
-    assert!(masked < plain - 0.02 && noisy < plain - 0.005, "{plain} {masked} {noisy}");
+    assert!(masked < plain - 0.05 && noisy < plain - 0.01, "{plain} {masked} {noisy}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use prost::Message;
 
 use crate::baseline::LogisticConfig;
 use crate::model::{Architecture, EnsembleConfig, FEATURE_LIMIT_DEVIATIONS, Model, ModelError, Signature};
-use crate::network::NetworkConfig;
+use crate::network::{NetworkConfig, WindowUse};
 
 #[expect(unreachable_pub, clippy::all, reason = "a generated file")]
 #[rustfmt::skip]
@@ -90,7 +90,7 @@ pub fn export(model: &Model, metadata: &BTreeMap<String, String>) -> Result<Vec<
     let mut graph = GraphBuilder::default();
     let logits = match &model.architecture {
         Architecture::Network(config) => {
-            let inputs = feature_inputs(&mut graph, &config.signature);
+            let inputs = Known::of(&mut graph, &config.signature);
             let fused = network_graph(&mut graph, model, config, "", inputs.as_ref())?;
             graph.dense("class", &fused, model)
         }
@@ -262,7 +262,7 @@ fn dimensions(value: &ValueInfoProto) -> Vec<Option<i64>> {
 /// Writes all networks of an ensemble up to the mean of their logits and gives its name. The mean is one layer: their last
 /// activations side by side, times their last weights one under another, divided by their number.
 fn ensemble_graph(graph: &mut GraphBuilder, model: &Model, config: &EnsembleConfig) -> Result<String, ModelError> {
-    let inputs = feature_inputs(graph, &config.member.signature);
+    let inputs = Known::of(graph, &config.member.signature);
     let (mut fused, mut weights) = (Vec::new(), Vec::new());
     let mut bias = vec![0.0_f64; model.signature().class_n()];
     for prefix in config.prefixes() {
@@ -288,7 +288,7 @@ fn network_graph(
     model: &Model,
     config: &NetworkConfig,
     prefix: &str,
-    inputs: Option<&(String, String)>,
+    inputs: Option<&Known>,
 ) -> Result<String, ModelError> {
     let full = |name: &str| format!("{prefix}{name}");
     let positions = config.positions()?;
@@ -345,12 +345,15 @@ fn network_graph(
         }
     }
     let mut hidden = graph.gemm(&full("window"), &flat, &[weight.len() / hidden_n, hidden_n], permuted, model);
-    if let Some((features, present)) = inputs {
+    if let Some(Known { features, present, absent }) = inputs {
         let features = limited(graph, model, prefix, features);
         let branch = graph.dense(&full("feature_hidden"), &features, model);
         let branch = graph.node("Relu", &[&branch], &full("feature_hidden.relu"), Vec::new());
         let branch = graph.dense(&full("features"), &branch, model);
         let branch = graph.node("Mul", &[&branch, present], &full("features.masked"), Vec::new());
+        if config.window_use == WindowUse::WithoutFeatures {
+            hidden = graph.node("Mul", &[&hidden, absent], &full("window.masked"), Vec::new());
+        }
         hidden = graph.node("Add", &[&hidden, &branch], &full("hidden"), Vec::new());
     }
     let hidden = graph.node("Relu", &[&hidden], &full("hidden.relu"), Vec::new());
@@ -375,6 +378,26 @@ fn logistic_graph(graph: &mut GraphBuilder, model: &Model, config: &LogisticConf
     let branch = graph.node("MatMul", &[&features, "features.weight"], "features.logits", Vec::new());
     let branch = graph.node("Mul", &[&branch, &present], "features.masked", Vec::new());
     graph.node("Add", &[&logits, &branch], "logits", Vec::new())
+}
+
+/// The names of what a network takes of the input of features.
+struct Known {
+    /// The features.
+    features: String,
+    /// 1 where they are known, else 0.
+    present: String,
+    /// 0 where they are known, else 1.
+    absent: String,
+}
+
+impl Known {
+    /// Writes them, where a model takes features.
+    fn of(graph: &mut GraphBuilder, signature: &Signature) -> Option<Self> {
+        let (features, present) = feature_inputs(graph, signature)?;
+        graph.initializers.push(floats("features.one", &[], vec![1.0]));
+        let absent = graph.node("Sub", &["features.one", &present], "features.absent", Vec::new());
+        Some(Self { features, present, absent })
+    }
 }
 
 /// Splits the input of features in features and the column that says whether they are known; nothing where a model takes

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::table_error;
@@ -12,15 +13,15 @@ use crate::{
     table::{Table, TableError, TableWriter},
 };
 
-/// The part of a split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// A part of a split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
-    /// Fits the model.
+    /// What the model is fitted to: it looks better here than it is.
     Training,
-    /// Chooses among models (early stopping).
+    /// What chooses the model (early stopping).
     Validation,
-    /// Is looked at once.
+    /// What neither sees; it is looked at once.
     Test,
 }
 
