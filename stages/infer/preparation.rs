@@ -10,7 +10,7 @@ use ecgpipe_sdk::{Provenance, Stage, StageError, provenance::StageProvenance};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    align_beats::{self, AlignBeats},
+    align_beats::{self, AlignBeats, Place},
     detect_peaks::{self, DetectPeaks, Peaks},
     export_onnx::ExportOnnx,
     morphology::{self, Morphology},
@@ -23,7 +23,8 @@ use crate::{
 pub struct Preparation {
     /// How to find beats. Always detected: a record to be read has no reference.
     pub detect_peaks: detect_peaks::Params,
-    /// How beats are moved to the centres of their QRS complexes before anything is cut or measured, if they are.
+    /// How beats are moved before anything is cut or measured, if they are: as in training, and where the model learned at
+    /// annotated R-peaks, to where most of the record's are.
     pub align_beats: Option<align_beats::Params>,
     /// How to cut windows.
     pub window: window::Params,
@@ -74,6 +75,9 @@ pub fn preparation(
         notes.push(
             "the model learned from R-peaks of the reference annotations; here the QRS detector finds them".to_owned(),
         );
+        // Annotators mark beats of one shape alike. The detector may see the peak of a wide complex now here, now there.
+        let leads = detect_peaks.leads.clone();
+        align_beats.get_or_insert(align_beats::Params { leads, to: Place::UsualMark, ..Default::default() });
     }
     // The metadata is what export measured on the windows themselves.
     read(metadata, "ecgpipe.window.length_n", &mut window.length_n)?;
@@ -169,6 +173,8 @@ pub(crate) mod tests {
         inputs.insert("features".to_owned(), "shape.features".to_owned());
         let prepared = preparation(&BTreeMap::new(), Some(&provenance)).unwrap();
         assert_eq!(prepared.detect_peaks.peaks, Peaks::Detected);
+        let align_beats = prepared.align_beats.unwrap();
+        assert_eq!((align_beats.to, align_beats.leads), (Place::UsualMark, vec!["V5".to_owned()]));
         assert_eq!(
             (prepared.detect_peaks.detector.refractory_ms, prepared.detect_peaks.leads),
             (250.0, vec!["V5".to_owned()])

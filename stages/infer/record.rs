@@ -128,11 +128,11 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, 
     let (mut session, engine, engine_note) = model.open(request.data_folder, request.offline)?;
     notes.extend(engine_note);
     let beats = detect_peaks::find(&detect_peaks, &signals, None)?;
-    // Findings are told at the R-peaks; what the model is given is cut around the centres.
-    let centres = align_beats.map(|params| align_beats::aligned(&params, &signals, &beats)).transpose()?;
-    let centres = centres.as_ref().unwrap_or(&beats);
-    let windows = min_max(&window::cut(&window, &signals, centres)?);
-    let (features, features_note) = features(model, &morphology, &signals, centres)?;
+    // Findings are told at the R-peaks; what the model is given is cut around where beats are moved to.
+    let moved = align_beats.map(|params| align_beats::aligned(&params, &signals, &beats)).transpose()?;
+    let moved = moved.as_ref().unwrap_or(&beats);
+    let windows = min_max(&window::cut(&window, &signals, moved)?);
+    let (features, features_note) = features(model, &morphology, &signals, moved)?;
     notes.extend(features_note);
     if features.as_ref().is_some_and(|features| !features.names.iter().all(|name| is_of_rhythm(name))) {
         let leads = lead::choose_several(&signals, &morphology.leads, morphology.leads_n)?;

@@ -170,7 +170,7 @@ fn sharpest(samples: &[f32], reach_n: usize) -> f32 {
 }
 
 /// The lower median; 0 of nothing.
-pub(super) fn median(values: &mut [f32]) -> f32 {
+pub(crate) fn median(values: &mut [f32]) -> f32 {
     if values.is_empty() {
         return 0.0;
     }
