@@ -1,4 +1,5 @@
-//! `align_beats`: moves each beat to the centre of its QRS complex, so that everything cut around it is cut alike.
+//! `align_beats`: moves each beat to the centre of its QRS complex, or to where most of its record's marks are against that
+//! centre, so that everything cut around it is cut alike.
 //!
 //! Where in a QRS complex "the R-peak" is, is a convention, and not one for all: a cardiologist marks the main wave, a detector
 //! the largest deflection, which in a wide or paced complex may be 100 ms away, or a pacemaker's spike. Windows and measures
@@ -40,12 +41,12 @@ pub enum Place {
     /// At the centre of the QRS complex.
     #[default]
     Centre,
-    /// Where most marks of this record are, against the centre: only marks that are off are moved. Beats of other shapes than
-    /// the record's usual one keep theirs.
+    /// Where most marks of this record are, against the centre: marks that are off are moved. Beats of other shapes than the
+    /// record's usual one keep theirs.
     UsualMark,
 }
 
-/// How to find centres.
+/// How to find centres, and where to put beats.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
@@ -80,15 +81,14 @@ ports! {
 ports! {
     /// What `align_beats` gives.
     pub struct Outputs {
-        /// The same beats in the same order, each at the centre of its QRS complex.
+        /// The same beats in the same order, at their new places.
         pub beats: Each<Beats>,
     }
 }
 
 impl Stage for AlignBeats {
     const NAME: &'static str = "align_beats";
-    const SUMMARY: &'static str =
-        "moves each beat to the centre of its QRS complex, so that it does not matter who marked it, or where";
+    const SUMMARY: &'static str = "moves beats to the centres of their QRS complexes, or to where most marks of the record are, so that all are cut alike";
     type Params = Params;
     type Inputs = Inputs;
     type Outputs = Outputs;
