@@ -146,15 +146,27 @@ pub fn add_copies(
     }
     let Some(mut rows) = dataset.features.take() else { return Ok(()) };
     let beat_n = dataset.places.len();
+    // The rows of `made` that are of a beat.
+    let rows_of = |made: &Features, beat_idx: i64| {
+        let first = made.beat_idx.partition_point(|&idx| idx < beat_idx);
+        let made_n = made.beat_idx[first..].iter().take_while(|&&idx| idx == beat_idx).count();
+        (first..first + made_n).skip(member).step_by(member_n)
+    };
+    // Hundreds of megabytes: a vector that grows as it goes would take up to twice as much.
+    let count = |(record, beat_idx): &(RecordId, i64)| -> usize {
+        let made = [copies, fusions].into_iter().flatten().filter_map(|made| made.get(record));
+        made.map(|made| rows_of(made, *beat_idx).len()).sum()
+    };
+    let added_n: usize = dataset.places.iter().map(count).sum();
+    dataset.windows.reserve_exact(added_n * window_n(windows)?);
+    rows.reserve_exact(added_n * names.len());
     for (made, class) in [(copies, None), (fusions, Some(AamiClass::F))] {
         let Some(made) = made else { continue };
         for place in 0..beat_n {
             let (record, beat_idx) = dataset.places[place].clone();
             let (Some(made), Some(own)) = (made.get(&record), windows.get(&record)) else { continue };
-            let first = made.beat_idx.partition_point(|&idx| idx < beat_idx);
-            let made_n = made.beat_idx[first..].iter().take_while(|&&idx| idx == beat_idx).count();
             let Ok(window_idx) = own.windows.beat_idx.binary_search(&beat_idx) else { continue };
-            for row in (first..first + made_n).skip(member).step_by(member_n) {
+            for row in rows_of(made, beat_idx) {
                 match class {
                     None => dataset.windows.extend_from_slice(own.windows.window(window_idx)),
                     Some(_) => dataset.windows.extend(std::iter::repeat_n(0.0, own.windows.length_n)),
