@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use ecgpipe_nn::WindowUse;
 use ecgpipe_sdk::{Provenance, Stage, StageError, provenance::StageProvenance};
 use serde::de::DeserializeOwned;
 
@@ -30,6 +31,8 @@ pub struct Preparation {
     pub window: window::Params,
     /// How to compare shapes, where the model takes features of them.
     pub morphology: morphology::Params,
+    /// Whether the model looks at windows of beats whose features it knows.
+    pub window_beside_features: bool,
     /// What differs from training or had to be assumed, one sentence each.
     pub notes: Vec<String>,
 }
@@ -46,10 +49,15 @@ pub fn preparation(
     let (mut detect_peaks, mut window) = (detect_peaks::Params::default(), window::Params::default());
     let mut morphology = morphology::Params::default();
     let mut align_beats = None;
+    let mut window_beside_features = true;
     match provenance {
         Some(provenance) => {
             let export = provenance.output.split('.').next().unwrap_or_default();
             let export = known::<ExportOnnx>(provenance, export)?;
+            let trained = provenance.stages.get(input(export, "model"));
+            if let Some(window_use) = trained.and_then(|stage| stage.params.get("window_use")) {
+                window_beside_features = serde_json::from_value(window_use.clone()).ok() != Some(WindowUse::WithoutFeatures);
+            }
             let normalise = known::<Normalise>(provenance, input(export, "windows"))?;
             let windows = known::<Window>(provenance, input(normalise, "windows"))?;
             let mut beats = input(windows, "beats");
@@ -88,7 +96,7 @@ pub fn preparation(
     checked.and_then(|()| Morphology::check(&morphology)).map_err(|problem| {
         StageError::new(format!("the model names parameters that cannot be: {problem}")).help(EXPORT_AGAIN)
     })?;
-    Ok(Preparation { detect_peaks, align_beats, window, morphology, notes })
+    Ok(Preparation { detect_peaks, align_beats, window, morphology, window_beside_features, notes })
 }
 
 const EXPORT_AGAIN: &str = "export the model again with this version of ecgpipe";
@@ -171,6 +179,13 @@ pub(crate) mod tests {
         provenance.stages.insert("shape".to_owned(), serde_json::from_value(morphology).unwrap());
         let inputs = &mut provenance.stages.get_mut("export").unwrap().inputs;
         inputs.insert("features".to_owned(), "shape.features".to_owned());
+        for (window_use, expected) in [("always", true), ("without_features", false)] {
+            let train =
+                json!({"uses": "train_cnn", "code": "c0de", "params": {"window_use": window_use}, "inputs": {}});
+            provenance.stages.insert("train".to_owned(), serde_json::from_value(train).unwrap());
+            let prepared = preparation(&BTreeMap::new(), Some(&provenance)).unwrap();
+            assert_eq!(prepared.window_beside_features, expected);
+        }
         let prepared = preparation(&BTreeMap::new(), Some(&provenance)).unwrap();
         assert_eq!(prepared.detect_peaks.peaks, Peaks::Detected);
         let align_beats = prepared.align_beats.unwrap();

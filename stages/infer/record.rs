@@ -87,8 +87,12 @@ pub struct Prepared {
     pub detect_peaks: detect_peaks::Params,
     /// Parameters of the window stage.
     pub window: window::Params,
+    /// How beats were moved before anything was cut or measured, if they were.
+    pub align_beats: Option<align_beats::Params>,
     /// Features that the model got; empty if it takes none.
     pub features: Vec<String>,
+    /// Whether the model looked at the windows, too.
+    pub window_used: bool,
 }
 
 /// One beat and what the model says about it.
@@ -107,8 +111,14 @@ pub struct Finding {
 /// # Errors
 /// If the record is missing or damaged, has no such lead, or its leads are no voltages; if the model cannot be used.
 pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, StageError> {
-    let Preparation { mut detect_peaks, mut align_beats, mut window, mut morphology, mut notes } =
-        preparation(&model.about.metadata, model.provenance.as_ref())?;
+    let Preparation {
+        mut detect_peaks,
+        mut align_beats,
+        mut window,
+        mut morphology,
+        window_beside_features,
+        mut notes,
+    } = preparation(&model.about.metadata, model.provenance.as_ref())?;
     let (signals, mut info, read_notes) = signals(request.input)?;
     notes.extend(read_notes);
     if let Some(name) = request.lead {
@@ -129,7 +139,7 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, 
     notes.extend(engine_note);
     let beats = detect_peaks::find(&detect_peaks, &signals, None)?;
     // Findings are told at the R-peaks; what the model is given is cut around where beats are moved to.
-    let moved = align_beats.map(|params| align_beats::aligned(&params, &signals, &beats)).transpose()?;
+    let moved = align_beats.as_ref().map(|params| align_beats::aligned(params, &signals, &beats)).transpose()?;
     let moved = moved.as_ref().unwrap_or(&beats);
     let windows = min_max(&window::cut(&window, &signals, moved)?);
     let (features, features_note) = features(model, &morphology, &signals, moved)?;
@@ -179,6 +189,8 @@ pub fn read(model: &ModelFile, request: &Request<'_>) -> Result<RecordFindings, 
         prepared: Prepared {
             detect_peaks,
             window,
+            align_beats,
+            window_used: window_beside_features || features.is_none(),
             features: features.map(|features| features.names).unwrap_or_default(),
         },
         classes: model.classes.clone(),

@@ -87,13 +87,20 @@ fn record_head(page: &mut Page, findings: &RecordFindings) {
     model_head(page, &findings.model, &findings.engine);
     let window = &findings.prepared.window;
     let features = &findings.prepared.features;
-    let rhythm = match features.iter().any(|name| !NAMES.contains(&name.as_str())) {
-        true => ", the RR intervals around it, and its shape against the record's other beats",
-        false if features.is_empty() => "",
-        false => " and the RR intervals around it",
+    let has_shapes = features.iter().any(|name| !NAMES.contains(&name.as_str()));
+    let rhythm = "the RR intervals around it";
+    let context = if has_shapes {
+        format!("{rhythm}, and its shape against the record's other beats")
+    } else {
+        rhythm.to_owned()
     };
-    let shape = format!("{} samples of each beat at {} Hz{rhythm}", window.length_n, window.sampling_frequency_hz);
-    page.named("Judged by", &shape);
+    let samples = format!("{} samples of each beat at {} Hz", window.length_n, window.sampling_frequency_hz);
+    let judged_by = match (findings.prepared.window_used, features.is_empty()) {
+        (false, _) => format!("of each beat {context}"),
+        (true, true) => samples,
+        (true, false) => format!("{samples}{} {context}", if has_shapes { "," } else { " and" }),
+    };
+    page.named("Judged by", &judged_by);
 }
 
 fn model_head(page: &mut Page, model: &About, engine: &EngineUsed) {
@@ -431,7 +438,9 @@ mod tests {
             prepared: Prepared {
                 detect_peaks: crate::detect_peaks::Params::default(),
                 window: crate::window::Params::default(),
+                align_beats: None,
                 features: vec!["rr_before_s".to_owned()],
+                window_used: true,
             },
             classes: AamiClass::ALL.to_vec(),
             summary: summarise(&beats, 1000.0),
