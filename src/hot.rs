@@ -3,7 +3,10 @@
 //! Invariant: an artifact is found here only under the digest of its encoded bytes, so that a hot artifact and one that was
 //! read from the store are the same.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use dashmap::{DashMap, Entry};
 use ecgpipe_sdk::{Artifact, KindError, KindSpec};
@@ -20,9 +23,18 @@ const CAPACITY_BYTES: u64 = 256 << 20;
 #[derive(Default)]
 pub struct HotArtifacts {
     artifacts: DashMap<Digest, (Artifact, u64)>,
-    /// Jobs that will still read an output, never 0; only such outputs are held.
-    readers: DashMap<Digest, usize>,
+    /// Who will still read an output; only such outputs are held.
+    readers: DashMap<Digest, Readers>,
     held_bytes: AtomicU64,
+}
+
+/// Jobs that will still read an output.
+#[derive(Default)]
+struct Readers {
+    /// How many, never 0.
+    job_n: usize,
+    /// Held by the one that reads it from the store, so that another waits instead of doing the same.
+    turn: Arc<Mutex<()>>,
 }
 
 /// Why an artifact could not be had.
@@ -59,34 +71,44 @@ impl HotArtifacts {
     /// Says that `reader_n` more jobs will read an output.
     pub fn expect_readers(&self, digest: Digest, reader_n: usize) {
         if reader_n > 0 {
-            *self.readers.entry(digest).or_insert(0) += reader_n;
+            self.readers.entry(digest).or_default().job_n += reader_n;
         }
     }
 
     /// Says that a job has read an output for good; the last reader frees it.
     pub fn release(&self, digest: Digest) {
         if let Entry::Occupied(mut readers) = self.readers.entry(digest) {
-            *readers.get_mut() -= 1;
-            if *readers.get() == 0 {
+            readers.get_mut().job_n -= 1;
+            if readers.get().job_n == 0 {
                 readers.remove();
                 self.drop_artifact(digest);
             }
         }
     }
 
-    /// An artifact from memory or, verified, from the store.
+    /// An artifact from memory or, verified, from the store; one that several jobs ask for at a time is read once.
     ///
     /// # Errors
     /// If the store has lost it, or its bytes are not of this kind.
     pub fn load(&self, output: &OutputRef, kind: &KindSpec, store: &Store) -> Result<Artifact, LoadError> {
-        if let Some(held) = self.artifacts.get(&output.digest) {
-            return Ok(held.0.clone());
+        let read = || -> Result<Artifact, LoadError> { Ok(kind.open(&store.open_output(output)?)?) };
+        if let Some(held) = self.held(output.digest) {
+            return Ok(held);
         }
-        let artifact = kind.open(&store.open_output(output)?)?;
-        if self.readers.get(&output.digest).is_some_and(|readers| *readers > 1) {
+        let Some(turn) = self.readers.get(&output.digest).map(|readers| readers.turn.clone()) else { return read() };
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = self.held(output.digest) {
+            return Ok(held);
+        }
+        let artifact = read()?;
+        if self.readers.get(&output.digest).is_some_and(|readers| readers.job_n > 1) {
             self.keep(output, artifact.clone());
         }
         Ok(artifact)
+    }
+
+    fn held(&self, digest: Digest) -> Option<Artifact> {
+        self.artifacts.get(&digest).map(|held| held.0.clone())
     }
 
     fn drop_artifact(&self, digest: Digest) {
