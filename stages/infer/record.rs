@@ -324,7 +324,7 @@ fn features(
 }
 
 /// Whether a feature is of RR intervals alone.
-fn is_of_rhythm(name: &str) -> bool {
+pub(super) fn is_of_rhythm(name: &str) -> bool {
     NAMES.contains(&name)
 }
 

@@ -5,10 +5,9 @@ use super::{
     findings::{EPISODE_ECTOPIC_N, Ectopy, Episode, LONG_RR_S, RATE_RR_N, RUN_BEAT_N, Summary},
     model::{About, EngineUsed},
     quality::Stretch,
-    record::{Finding, RecordFindings},
+    record::{Finding, RecordFindings, is_of_rhythm},
     windows::WindowFindings,
 };
-use ecgpipe_tables::rhythm::NAMES;
 
 use crate::aami::AamiClass;
 
@@ -87,7 +86,7 @@ fn record_head(page: &mut Page, findings: &RecordFindings) {
     model_head(page, &findings.model, &findings.engine);
     let window = &findings.prepared.window;
     let features = &findings.prepared.features;
-    let has_shapes = features.iter().any(|name| !NAMES.contains(&name.as_str()));
+    let has_shapes = !features.iter().all(|name| is_of_rhythm(name));
     let rhythm = "the RR intervals around it";
     let context = if has_shapes {
         format!("{rhythm}, and its shape against the record's other beats")
